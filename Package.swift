@@ -1,0 +1,66 @@
+// swift-tools-version: 6.3
+//
+// One engine directory, compiled twice: `HugeSpanCore` is ordinary Swift, `HugeSpanEmbedded` is the same files (by a
+// relative symlink) as Embedded Swift without a runtime. Nothing here depends on another package, and nothing that
+// the `HugeSpan` product reaches uses an unsafe flag.
+
+import PackageDescription
+
+/// Embedded Swift, and any allocation is a compile error: the heap sits under malloc and may not call it.
+let embedded: [SwiftSetting] = [
+  .enableExperimentalFeature("Embedded"), .unsafeFlags(["-no-allocations"]),
+]
+
+let package = Package(
+  name: "hugespan",
+  products: [
+    .library(name: "HugeSpan", targets: ["HugeSpan"]),
+    .library(name: "hugespan-embedded", type: .static, targets: ["HugeSpanEmbedded"]),
+    .library(name: "hugespan-recorder", type: .dynamic, targets: ["HugeSpanRecorder"]),
+    .executable(name: "hugespan", targets: ["hugespan-cli"]),
+    .executable(name: "hugespan-bench", targets: ["hugespan-bench"]),
+  ],
+  targets: [
+    // The page heap.
+    .target(name: "CHugeSpanShims"),
+    .target(name: "HugeSpanCore", dependencies: ["CHugeSpanShims"]),
+    .target(name: "HugeSpan", dependencies: ["HugeSpanCore"]),
+    .target(name: "HugeSpanEmbedded", dependencies: ["CHugeSpanShims"], swiftSettings: embedded),
+
+    // Recording of real programs.
+    .target(name: "TraceFormat"),
+    .target(name: "CHugeSpanRecorder"),
+    .target(
+      name: "HugeSpanRecorder", dependencies: ["CHugeSpanRecorder"], exclude: ["recorder.map"],
+      swiftSettings: embedded,
+      linkerSettings: [
+        .unsafeFlags([
+          "-Xlinker",
+          "--version-script=\(Context.packageDirectory)/Sources/HugeSpanRecorder/recorder.map",
+        ])
+      ]),
+
+    // Replay, comparison, the command line.
+    .target(name: "OptionTable"),
+    .target(name: "HugeSpanLab", dependencies: ["HugeSpanCore", "CHugeSpanShims", "TraceFormat"]),
+    .executableTarget(
+      name: "hugespan-cli", dependencies: ["HugeSpanLab", "TraceFormat", "OptionTable", "CHugeSpanShims"]),
+
+    // Benchmarks.
+    .target(name: "Harness", path: "Benchmarks/Harness"),
+    .executableTarget(
+      name: "hugespan-bench", dependencies: ["Harness", "HugeSpanCore", "OptionTable"],
+      path: "Benchmarks/hugespan-bench"),
+
+    // Tests.
+    .target(
+      name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
+    .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "TestKernels"]),
+    .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
+    .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
+    .testTarget(name: "RecorderTests", dependencies: ["TraceFormat", "HugeSpanLab"]),
+    .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
+    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab"]),
+    .testTarget(name: "CommandTests", dependencies: ["HugeSpanLab"]),
+  ]
+)

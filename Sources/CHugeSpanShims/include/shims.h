@@ -1,0 +1,142 @@
+// The one border to the C library: system calls, errno, processor hints.
+//
+// Embedded Swift cannot import Glibc, macros with casts or variadic functions, so everything of that kind is a static
+// inline function here. Each system call returns its value, or minus errno, so that no Swift code reads errno.
+
+#ifndef HUGESPAN_SHIMS_H
+#define HUGESPAN_SHIMS_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+static inline long hs_shim_page_size(void) { return sysconf(_SC_PAGESIZE); }
+
+// Reserves address space without memory behind it. Minus errno on failure.
+static inline long hs_shim_reserve(size_t bytes) {
+  void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? -(long)errno : (long)p;
+}
+
+// Maps zeroed read-write memory. Minus errno on failure.
+static inline long hs_shim_map(size_t bytes) {
+  void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? -(long)errno : (long)p;
+}
+
+static inline long hs_shim_commit(uintptr_t start, size_t bytes) {
+  return mprotect((void *)start, bytes, PROT_READ | PROT_WRITE) == 0 ? 0 : -(long)errno;
+}
+
+static inline long hs_shim_unmap(uintptr_t start, size_t bytes) {
+  return munmap((void *)start, bytes) == 0 ? 0 : -(long)errno;
+}
+
+static inline long hs_shim_madvise(uintptr_t start, size_t bytes, int advice) {
+  return madvise((void *)start, bytes, advice) == 0 ? 0 : -(long)errno;
+}
+
+// process_madvise on `pidfd`; the number of bytes advised, or minus errno.
+static inline long hs_shim_process_madvise(int pidfd, const struct iovec *ranges, size_t count, int advice) {
+  long n = syscall(SYS_process_madvise, pidfd, ranges, count, advice, 0);
+  return n < 0 ? -(long)errno : n;
+}
+
+static inline int hs_shim_pidfd_open_self(void) {
+  long fd = syscall(SYS_pidfd_open, getpid(), 0);
+  return fd < 0 ? -errno : (int)fd;
+}
+
+static inline int hs_shim_open_read(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  return fd < 0 ? -errno : fd;
+}
+
+static inline long hs_shim_read(int fd, void *buffer, size_t bytes) {
+  long n = read(fd, buffer, bytes);
+  return n < 0 ? -(long)errno : n;
+}
+
+static inline void hs_shim_close(int fd) { (void)close(fd); }
+
+static inline uint64_t hs_shim_monotonic_nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t hs_shim_thread_cpu_nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t hs_shim_process_cpu_nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+// PAGEMAP_SCAN (Linux 6.7). The structures are our own copies: the headers of the system may be older than its kernel.
+struct hs_shim_page_region {
+  uint64_t start, end, categories;
+};
+struct hs_shim_pm_scan {
+  uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+enum {
+  HS_SHIM_PAGE_IS_PRESENT = 1 << 3,
+  HS_SHIM_PAGE_IS_SWAPPED = 1 << 4,
+  HS_SHIM_PAGE_IS_PFNZERO = 1 << 5,
+  HS_SHIM_PAGE_IS_HUGE = 1 << 6,
+};
+
+// Scans [start, end) of the address space behind `fd` (/proc/PID/pagemap). Writes the regions in which any of
+// present, swapped, huge is set. Returns the number of regions or minus errno; *walked is where the walk ended.
+static inline long hs_shim_pagemap_scan(int fd, uint64_t start, uint64_t end, struct hs_shim_page_region *regions,
+                                        size_t capacity, uint64_t *walked) {
+  struct hs_shim_pm_scan scan = {
+      .size = sizeof(scan), .start = start, .end = end, .vec = (uint64_t)(uintptr_t)regions, .vec_len = capacity,
+      .category_anyof_mask = HS_SHIM_PAGE_IS_PRESENT | HS_SHIM_PAGE_IS_SWAPPED | HS_SHIM_PAGE_IS_HUGE,
+      .return_mask = HS_SHIM_PAGE_IS_PRESENT | HS_SHIM_PAGE_IS_SWAPPED | HS_SHIM_PAGE_IS_HUGE | HS_SHIM_PAGE_IS_PFNZERO};
+  long n = ioctl(fd, _IOWR('f', 16, struct hs_shim_pm_scan), &scan);
+  if (n < 0) return -(long)errno;
+  *walked = scan.walk_end;
+  return n;
+}
+
+static inline void hs_shim_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+static inline void hs_shim_yield(void) { sched_yield(); }
+
+static inline void hs_shim_sleep_nanoseconds(uint64_t ns) {
+  struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+  nanosleep(&t, NULL);
+}
+
+// Writes a message to standard error and ends the program: the heap's own report of a broken invariant.
+__attribute__((noreturn)) static inline void hs_shim_die(const char *text, size_t length) {
+  (void)!write(2, text, length);
+  __builtin_trap();
+}
+
+#endif

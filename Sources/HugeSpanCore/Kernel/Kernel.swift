@@ -1,0 +1,124 @@
+// What the heap asks of a kernel, and nothing else.
+//
+// The heap is generic over this protocol and specialised for one kernel at compile time: the real one
+// (`LinuxKernel`), the models that tests use, a simulated one. All methods may be called from several threads at
+// once, and never under the heap's lock except where a method says so. A kernel never decides anything and a heap
+// never reads a clock: a call that takes time measures itself and returns the time with its result.
+
+/// A half-open range of bytes of address space, page-aligned unless said otherwise.
+public struct AddressRange: Equatable, Sendable {
+  /// First byte.
+  public var start: UInt
+  /// Length in bytes.
+  public var byteCount: Int
+
+  /// Creates a range of `byteCount` bytes at `start`.
+  public init(start: UInt, byteCount: Int) {
+    self.start = start
+    self.byteCount = byteCount
+  }
+
+  /// One past the last byte.
+  public var end: UInt { start &+ UInt(bitPattern: byteCount) }
+}
+
+/// Sizes that the kernel told.
+package struct PageGeometry: Equatable, Sendable {
+  package var pageBytes: Int
+  /// Zero where the kernel has no transparent hugepages at all.
+  package var hugePageBytes: Int
+
+  package init(pageBytes: Int, hugePageBytes: Int) {
+    self.pageBytes = pageBytes
+    self.hugePageBytes = hugePageBytes
+  }
+}
+
+/// An errno value, as the system call gave it.
+public struct KernelError: Error, Equatable, Sendable {
+  /// The errno value; positive.
+  public var code: Int32
+
+  /// Wraps the errno value `code`.
+  public init(code: Int32) { self.code = code }
+
+  package static let outOfMemory = KernelError(code: 12)  // ENOMEM
+  package static let tryAgain = KernelError(code: 11)  // EAGAIN
+  package static let invalid = KernelError(code: 22)  // EINVAL
+  package static let notSupported = KernelError(code: 95)  // EOPNOTSUPP
+}
+
+/// The madvise values that the heap uses.
+package enum Advice: UInt8, Sendable {
+  case dontneed, free, cold, pageout, collapse, hugepage, populate
+}
+
+/// What became of one batch of advice.
+package struct AdviseOutcome: Equatable, Sendable {
+  /// Ranges, counted from the first, that were advised completely.
+  package var completedRanges: Int
+  /// Why the next range was not, or nil if all were.
+  package var error: KernelError?
+  /// System calls made.
+  package var calls: Int
+  /// Time that the calls took, in nanoseconds, and the longest of them.
+  package var nanoseconds: UInt64
+  package var longestNanoseconds: UInt64
+
+  package init(
+    completedRanges: Int, error: KernelError?, calls: Int, nanoseconds: UInt64, longestNanoseconds: UInt64
+  ) {
+    self.completedRanges = completedRanges
+    self.error = error
+    self.calls = calls
+    self.nanoseconds = nanoseconds
+    self.longestNanoseconds = longestNanoseconds
+  }
+}
+
+/// A stretch of equal residency.
+package struct ResidentRegion: Equatable, Sendable {
+  package var range: AddressRange
+  /// Mapped by one PMD entry.
+  package var isHuge: Bool
+  /// Present in memory (else swapped).
+  package var isPresent: Bool
+
+  package init(range: AddressRange, isHuge: Bool, isPresent: Bool) {
+    self.range = range
+    self.isHuge = isHuge
+    self.isPresent = isPresent
+  }
+}
+
+/// Address space, memory and what is known of it.
+package protocol Kernel: Sendable {
+  /// Page and hugepage size; asked once, when a heap is made.
+  var geometry: PageGeometry { get }
+
+  /// Reserves address space without memory, aligned to `alignment` (a power of two, at least a page).
+  func reserve(byteCount: Int, alignment: Int) throws(KernelError) -> AddressRange
+
+  /// Makes a part of a reservation usable. Under strict overcommit this is where memory is refused. Runs under the
+  /// heap's lock, when the heap grows.
+  func commit(_ range: AddressRange) throws(KernelError)
+
+  /// Gives a whole reservation back.
+  func unreserve(_ range: AddressRange)
+
+  /// Advises `ranges`, in order, and stops at the first that fails.
+  func advise(_ advice: Advice, _ ranges: UnsafeBufferPointer<AddressRange>) -> AdviseOutcome
+
+  /// Fills `regions` with what is resident in `range`, ascending, and returns how many were filled and where the walk
+  /// ended (`range.end` when it is complete).
+  func residency(
+    of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
+  ) throws(KernelError) -> (count: Int, walkedTo: UInt)
+
+  /// Writes zeros.
+  func zero(_ range: AddressRange)
+
+  /// Maps real, zeroed memory for the heap's own tables; never from malloc.
+  func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer
+  func unmapMetadata(_ pointer: UnsafeMutableRawPointer, byteCount: Int)
+}

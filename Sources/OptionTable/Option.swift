@@ -1,0 +1,2 @@
+/// An option.
+public struct Option {}

@@ -1,0 +1,67 @@
+// What a trace says: the events of a program's memory, in the order of time.
+//
+// Objects are numbered from 0 in the order of their birth; a reallocation that moves or resizes is one event that
+// keeps the number. So replay needs an array indexed by number, and no map of addresses.
+
+/// How an object was asked for.
+public enum AllocationKind: UInt8, Sendable, CaseIterable {
+  /// malloc, operator new.
+  case plain
+  /// calloc: the program relies on zeros.
+  case zeroed
+  /// posix_memalign, aligned_alloc, memalign; the alignment is recorded.
+  case aligned
+  /// The program's own anonymous mmap.
+  case mapped
+}
+
+/// What the program did, or what was measured of it.
+public enum TraceEventBody: Equatable, Sendable {
+  /// Object `object` is born with `bytes` bytes, aligned to `alignment` (1 when nothing was asked).
+  case allocate(object: Int, bytes: Int, alignment: Int, kind: AllocationKind)
+  /// Object `object` has `bytes` bytes from now on (realloc, mremap, partial munmap).
+  case resize(object: Int, bytes: Int)
+  /// Object `object` dies.
+  case free(object: Int)
+  /// What the kernel said of the program at this time.
+  case sample(ProgramSample)
+}
+
+/// The program as the kernel saw it, at least every 100 ms.
+public struct ProgramSample: Equatable, Sendable {
+  /// User and system time of the whole process so far, in nanoseconds.
+  public var cpuNanoseconds: UInt64
+  /// Anonymous resident bytes.
+  public var anonymousBytes: Int
+  /// Of these, bytes on transparent hugepages.
+  public var hugeBytes: Int
+  /// Page faults so far.
+  public var minorFaults: UInt64
+  public var majorFaults: UInt64
+
+  /// Creates a sample from its parts.
+  public init(
+    cpuNanoseconds: UInt64, anonymousBytes: Int, hugeBytes: Int, minorFaults: UInt64, majorFaults: UInt64
+  ) {
+    self.cpuNanoseconds = cpuNanoseconds
+    self.anonymousBytes = anonymousBytes
+    self.hugeBytes = hugeBytes
+    self.minorFaults = minorFaults
+    self.majorFaults = majorFaults
+  }
+}
+
+/// One event: when, by which thread (0 is the first thread seen), what.
+public struct TraceEvent: Equatable, Sendable {
+  /// Nanoseconds since the start of the trace; never decreases.
+  public var time: UInt64
+  public var thread: Int
+  public var body: TraceEventBody
+
+  /// Creates an event from its parts.
+  public init(time: UInt64, thread: Int, body: TraceEventBody) {
+    self.time = time
+    self.thread = thread
+    self.body = body
+  }
+}
