@@ -55,7 +55,7 @@ let package = Package(
     // Tests.
     .target(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
-    .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "TestKernels"]),
+    .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "TestKernels"]),
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
     .testTarget(name: "RecorderTests", dependencies: ["TraceFormat", "HugeSpanLab"]),

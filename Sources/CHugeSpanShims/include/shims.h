@@ -6,9 +6,8 @@
 #ifndef HUGESPAN_SHIMS_H
 #define HUGESPAN_SHIMS_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+// No _GNU_SOURCE: with it the C library lays out fd_set under other names than in Swift's own Glibc module, and a file that
+// imports both is refused.
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -54,10 +53,28 @@ static inline long hs_shim_process_madvise(int pidfd, const struct iovec *ranges
   return n < 0 ? -(long)errno : n;
 }
 
+// The calling thread in place of a pidfd (Linux 6.14; process_madvise takes it from 6.15): valid in every thread, and
+// still right after a fork.
+enum { HS_SHIM_PIDFD_SELF = -10000 };
+
 static inline int hs_shim_pidfd_open_self(void) {
   long fd = syscall(SYS_pidfd_open, getpid(), 0);
   return fd < 0 ? -errno : (int)fd;
 }
+
+static inline int hs_shim_process_id(void) { return (int)getpid(); }
+
+// Values of madvise by name, since the headers of the system may be older than its kernel.
+enum {
+  HS_SHIM_MADV_DONTNEED = 4,
+  HS_SHIM_MADV_FREE = 8,
+  HS_SHIM_MADV_HUGEPAGE = 14,
+  HS_SHIM_MADV_NOHUGEPAGE = 15,
+  HS_SHIM_MADV_COLD = 20,
+  HS_SHIM_MADV_PAGEOUT = 21,
+  HS_SHIM_MADV_POPULATE_WRITE = 23,
+  HS_SHIM_MADV_COLLAPSE = 25,
+};
 
 static inline int hs_shim_open_read(const char *path) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -66,6 +83,11 @@ static inline int hs_shim_open_read(const char *path) {
 
 static inline long hs_shim_read(int fd, void *buffer, size_t bytes) {
   long n = read(fd, buffer, bytes);
+  return n < 0 ? -(long)errno : n;
+}
+
+static inline long hs_shim_read_at(int fd, void *buffer, size_t bytes, uint64_t offset) {
+  long n = pread(fd, buffer, bytes, (off_t)offset);
   return n < 0 ? -(long)errno : n;
 }
 
@@ -105,13 +127,15 @@ enum {
 };
 
 // Scans [start, end) of the address space behind `fd` (/proc/PID/pagemap). Writes the regions in which any of
-// present, swapped, huge is set. Returns the number of regions or minus errno; *walked is where the walk ended.
+// present, swapped, huge is set, without the shared page of zeros, which is nobody's memory. Returns the number of
+// regions or minus errno; *walked is where the walk ended.
 static inline long hs_shim_pagemap_scan(int fd, uint64_t start, uint64_t end, struct hs_shim_page_region *regions,
                                         size_t capacity, uint64_t *walked) {
   struct hs_shim_pm_scan scan = {
       .size = sizeof(scan), .start = start, .end = end, .vec = (uint64_t)(uintptr_t)regions, .vec_len = capacity,
+      .category_inverted = HS_SHIM_PAGE_IS_PFNZERO, .category_mask = HS_SHIM_PAGE_IS_PFNZERO,
       .category_anyof_mask = HS_SHIM_PAGE_IS_PRESENT | HS_SHIM_PAGE_IS_SWAPPED | HS_SHIM_PAGE_IS_HUGE,
-      .return_mask = HS_SHIM_PAGE_IS_PRESENT | HS_SHIM_PAGE_IS_SWAPPED | HS_SHIM_PAGE_IS_HUGE | HS_SHIM_PAGE_IS_PFNZERO};
+      .return_mask = HS_SHIM_PAGE_IS_PRESENT | HS_SHIM_PAGE_IS_SWAPPED | HS_SHIM_PAGE_IS_HUGE};
   long n = ioctl(fd, _IOWR('f', 16, struct hs_shim_pm_scan), &scan);
   if (n < 0) return -(long)errno;
   *walked = scan.walk_end;

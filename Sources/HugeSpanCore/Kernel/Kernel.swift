@@ -79,15 +79,18 @@ package struct AdviseOutcome: Equatable, Sendable {
 /// A stretch of equal residency.
 package struct ResidentRegion: Equatable, Sendable {
   package var range: AddressRange
-  /// Mapped by one PMD entry.
+  /// Known to be mapped by one PMD entry (for each hugepage of the range).
   package var isHuge: Bool
   /// Present in memory (else swapped).
   package var isPresent: Bool
+  /// False where the kernel does not say whether present pages are huge or not; `isHuge` is false then.
+  package var isBackingKnown: Bool
 
-  package init(range: AddressRange, isHuge: Bool, isPresent: Bool) {
+  package init(range: AddressRange, isHuge: Bool, isPresent: Bool, isBackingKnown: Bool = true) {
     self.range = range
     self.isHuge = isHuge
     self.isPresent = isPresent
+    self.isBackingKnown = isBackingKnown
   }
 }
 
@@ -95,6 +98,9 @@ package struct ResidentRegion: Equatable, Sendable {
 package protocol Kernel: Sendable {
   /// Page and hugepage size; asked once, when a heap is made.
   var geometry: PageGeometry { get }
+
+  /// What this kernel can do; asked once, when a heap is made, so that it refuses a strategy that would do nothing.
+  var capabilities: KernelCapabilities { get }
 
   /// Reserves address space without memory, aligned to `alignment` (a power of two, at least a page).
   func reserve(byteCount: Int, alignment: Int) throws(KernelError) -> AddressRange
