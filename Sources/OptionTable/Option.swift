@@ -1,2 +1,0 @@
-/// An option.
-public struct Option {}
