@@ -30,7 +30,7 @@ public struct HeapStatistics: Equatable, Sendable {
   public var usedOnUnknownPages = 0
 
   /// Blocks by the length of their longest free range: index 0 counts 0, index k counts 2^(k-1) ..< 2^k.
-  public var longestFreeHistogram: InlineArray<11, Int> = .init(repeating: 0)
+  public var longestFreeHistogram = InlineArray<11, Int>(repeating: 0)
 
   // Cumulative.
   public var allocations = 0
@@ -45,6 +45,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var splits = 0
   public var collapses = 0
   public var cures = 0
+  /// Emptied broken blocks that were dropped when they were needed again, so that they come back huge.
+  public var rebuiltBlocks = 0
   /// madvise and process_madvise calls made for releases, and the ranges in them.
   public var releaseCalls = 0
   public var releaseRanges = 0

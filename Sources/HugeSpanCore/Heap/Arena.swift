@@ -1,0 +1,144 @@
+// Arenas: reserved address space, and the table of its blocks.
+//
+// A heap has up to 64 arenas, each twice as large as the one before (or as large as one big request needs), so a few of
+// them reach terabytes and finding the arena of an address is a short scan from the newest, which holds half of all.
+// An arena is reserved without memory, advised for hugepages once, and committed from the front in steps.
+//
+// Its table is one mapping of real, lazily faulted memory: two bitmaps with a bit per block, the block entries, and, if
+// the heap keeps user data, a word per page.
+//
+//   free      the block is wholly free (absent or freeResident)
+//   resident  the block is wholly free and freeResident
+
+let bytesPerBlockShift = 21
+let bytesPerBlock = 1 << bytesPerBlockShift
+let pageShift = 12
+let maximumArenas = 64
+
+struct Arena {
+  var range: AddressRange
+  /// Blocks that are committed, from the front.
+  var committedBlocks: Int
+  var totalBlocks: Int
+  var freeWords: UnsafeMutablePointer<UInt64>
+  var residentWords: UnsafeMutablePointer<UInt64>
+  var entries: UnsafeMutableRawPointer
+  /// One word per page, or nil.
+  var userData: UnsafeMutablePointer<UInt64>?
+  var metadata: UnsafeMutableRawPointer
+  var metadataBytes: Int
+  /// Wholly free blocks among the committed ones.
+  var freeBlocks: Int
+  /// No absent block has a lower word in `freeWords`.
+  var absentHint: Int
+
+  var wordCount: Int { (totalBlocks &+ 63) &>> 6 }
+
+  @inline(__always)
+  func block(_ index: Int) -> Block {
+    (entries + index &* bytesPerBlockEntry).assumingMemoryBound(to: BlockHeader.self)
+  }
+
+  @inline(__always)
+  func address(ofBlock index: Int) -> UInt { range.start &+ (UInt(bitPattern: index) &<< UInt(bytesPerBlockShift)) }
+
+  @inline(__always)
+  func contains(_ address: UInt) -> Bool { address &- range.start < UInt(bitPattern: range.byteCount) }
+
+  @inline(__always) func isFree(_ index: Int) -> Bool { freeWords[index &>> 6] & bit(index) != 0 }
+  @inline(__always) func isResident(_ index: Int) -> Bool { residentWords[index &>> 6] & bit(index) != 0 }
+
+  @inline(__always)
+  private func bit(_ index: Int) -> UInt64 { 1 &<< UInt64(truncatingIfNeeded: index & 63) }
+
+  @inline(__always)
+  mutating func markFree(_ index: Int, resident: Bool) {
+    freeWords[index &>> 6] |= bit(index)
+    if resident {
+      residentWords[index &>> 6] |= bit(index)
+    } else if index &>> 6 < absentHint {
+      absentHint = index &>> 6
+    }
+    freeBlocks &+= 1
+  }
+
+  @inline(__always)
+  mutating func markTaken(_ index: Int) {
+    freeWords[index &>> 6] &= ~bit(index)
+    residentWords[index &>> 6] &= ~bit(index)
+    freeBlocks &-= 1
+  }
+
+  /// The lowest absent free block, or nil.
+  mutating func lowestAbsent() -> Int? {
+    if freeBlocks == 0 { return nil }
+    var word = absentHint
+    let end = (committedBlocks &+ 63) &>> 6
+    while word < end {
+      let bits = freeWords[word] & ~residentWords[word]
+      if bits != 0 {
+        absentHint = word
+        return (word &<< 6) &+ bits.trailingZeroBitCount
+      }
+      word &+= 1
+    }
+    absentHint = end
+    return nil
+  }
+
+  /// The free run that best fits `count` blocks whose first block's address is a multiple of `alignment` bytes: the
+  /// shortest; among those the one with most resident blocks. Reads a word of map for 128 MiB of arena.
+  func bestRun(count: Int, alignment: UInt) -> (start: Int, length: Int, resident: Int)? {
+    if freeBlocks < count { return nil }
+    var best: (start: Int, length: Int, resident: Int)? = nil
+    forEachRun(of: freeWords) { start, end in
+      if end - start < count { return true }
+      var first = start
+      if alignment > UInt(bytesPerBlock) {
+        let address = self.address(ofBlock: start)
+        let aligned = (address &+ alignment &- 1) & ~(alignment &- 1)
+        first = start + Int((aligned &- address) >> UInt(bytesPerBlockShift))
+      }
+      if end - first < count { return true }
+      let length = end - start
+      if let found = best, length > found.length { return true }
+      var resident = 0
+      for index in first..<(first + count) where isResident(index) { resident += 1 }
+      if best == nil || length < best!.length || resident > best!.resident { best = (first, length, resident) }
+      return true
+    }
+    return best
+  }
+
+  /// Length of the free run that ends with the last committed block.
+  var freeTail: Int {
+    var index = committedBlocks
+    while index > 0 && isFree(index - 1) { index -= 1 }
+    return committedBlocks - index
+  }
+
+  /// Calls `body` with start and end of each maximal run of set bits, ascending, until it answers false.
+  @inline(__always)
+  func forEachRun(of words: UnsafeMutablePointer<UInt64>, _ body: (Int, Int) -> Bool) {
+    let end = committedBlocks
+    var index = 0
+    while index < end {
+      var bits = words[index &>> 6] &>> UInt64(truncatingIfNeeded: index & 63)
+      if bits == 0 {
+        index = ((index &>> 6) &+ 1) &<< 6
+        continue
+      }
+      index &+= bits.trailingZeroBitCount
+      let start = index
+      while index < end {
+        bits = ~words[index &>> 6] &>> UInt64(truncatingIfNeeded: index & 63)
+        if bits != 0 {
+          index &+= bits.trailingZeroBitCount
+          break
+        }
+        index = ((index &>> 6) &+ 1) &<< 6
+      }
+      if !body(start, min(index, end)) { return }
+    }
+  }
+}

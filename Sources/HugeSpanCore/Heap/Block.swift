@@ -1,0 +1,158 @@
+// One pageblock: 320 bytes of table for 2 MiB of address space.
+//
+//   0   header, one cache line: counters, state, links
+//   64  used      page is handed out (or in flight to the kernel)
+//   128 starts    page is the first of a span
+//   192 released  page is free and was given to the kernel
+//   256 zero      page is free and reads as zero
+//
+// Spans need no descriptor: a span begins at a set bit of `starts` and ends before the next start or free page, in
+// whatever block that is. An allocation in an intact block touches three cache lines: header, used, starts; the other
+// two maps are read only when a counter in the header says that they hold something.
+//
+// What a free page is, from its two bits:
+//   released 0, zero 0   resident, contents unknown        released 1, zero 0   lazily freed: charged until taken
+//   released 0, zero 1   resident and untouched            released 1, zero 1   gone; reads as zero
+//
+// Blocks are linked by pointer, not by number: relinking happens on most frees, and a number would cost two loads.
+
+let bytesPerBlockEntry = 320
+
+/// What a block is, as a whole. Only `occupied` blocks have used pages or pages in flight.
+enum BlockKind: UInt8 {
+  /// Free, and nothing of it is in memory.
+  case absent
+  /// Free, and some or all of it is in memory.
+  case freeResident
+  /// Has pages that are used, or in flight.
+  case occupied
+  /// The whole free block is in flight to the kernel.
+  case releasing
+}
+
+/// What the kernel has under a block.
+package enum Backing: UInt8, Sendable {
+  case unknown, huge, split, absent
+}
+
+/// Header of a block's table entry. Fields are guarded by the heap's lock.
+struct BlockHeader {
+  /// Links of the placement list (occupied) or of the free list (freeResident).
+  var next: UnsafeMutablePointer<BlockHeader>?
+  var previous: UnsafeMutablePointer<BlockHeader>?
+  /// Links of the list of releasable broken blocks.
+  var nextReleasable: UnsafeMutablePointer<BlockHeader>?
+  var previousReleasable: UnsafeMutablePointer<BlockHeader>?
+  /// Number of the block in its arena.
+  var index: UInt32
+  /// Time of the last free into the block, in units of 2^24 ns (about 17 ms).
+  var stamp: UInt32
+  /// Pages handed out.
+  var used: UInt16
+  /// Free pages that were given to the kernel, and how many of them lazily.
+  var released: UInt16
+  var lazy: UInt16
+  /// Free pages that read as zero.
+  var zero: UInt16
+  /// Pages that are in flight to the kernel: marked used in the map, not counted as used.
+  var inFlight: UInt16
+  /// Longest run of pages clear in the used map.
+  var longest: UInt16
+  /// Pages unmapped from a hugepage that was not split: charged, though in no page table.
+  var phantom: UInt16
+  /// Number of the placement list the block is in, or `noList`.
+  var list: UInt16
+  /// Longest run of free pages that are not released; kept for broken blocks only.
+  var releasable: UInt16
+  /// Counts frees into the block, so that a residency pass knows what it may still believe. Wraps.
+  var version: UInt16
+  var kind: BlockKind
+  var backing: Backing
+  var arena: UInt8
+  var flags: BlockFlags
+}
+
+/// Switches of a block. Not an `OptionSet`: its array literals would need an allocation.
+struct BlockFlags {
+  var rawValue: UInt8
+  @inline(__always) func contains(_ flag: BlockFlags) -> Bool { rawValue & flag.rawValue != 0 }
+  @inline(__always) mutating func insert(_ flag: BlockFlags) { rawValue |= flag.rawValue }
+  @inline(__always) mutating func remove(_ flag: BlockFlags) { rawValue &= ~flag.rawValue }
+
+  static let none = BlockFlags(rawValue: 0)
+  /// Lost its hugepage: subreleased by us, or learned from the kernel.
+  static let broken = BlockFlags(rawValue: 1)
+  /// The tail of a large span, open to others.
+  static let donated = BlockFlags(rawValue: 2)
+  /// Serves spans that are expected to be short-lived.
+  static let transient = BlockFlags(rawValue: 4)
+  /// The kernel refused a release; left alone until the block has been free as a whole.
+  static let refused = BlockFlags(rawValue: 8)
+  /// An absent block that had been released (its next use is a refault, not a first touch).
+  static let wasReleased = BlockFlags(rawValue: 16)
+  /// The hugepage is still one folio although not mapped as one: partial releases become phantom.
+  static let wholeFolio = BlockFlags(rawValue: 32)
+  /// What an occupied block is to its spans; a free one is nothing of it.
+  static let roles = BlockFlags(rawValue: 2 | 4 | 8)
+}
+
+let noList = UInt16.max
+
+typealias Block = UnsafeMutablePointer<BlockHeader>
+
+extension UnsafeMutablePointer where Pointee == BlockHeader {
+  @inline(__always)
+  private func map(_ offset: Int) -> PageMap {
+    PageMap((UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: UInt64.self))
+  }
+  @inline(__always) var used: PageMap { map(64) }
+  @inline(__always) var starts: PageMap { map(128) }
+  @inline(__always) var releasedMap: PageMap { map(192) }
+  @inline(__always) var zeroMap: PageMap { map(256) }
+
+  @inline(__always) var isBroken: Bool { pointee.flags.contains(.broken) }
+
+  /// Free pages, in flight ones not counted.
+  @inline(__always)
+  var freePages: Int { pagesPerBlock &- Int(pointee.used) &- Int(pointee.inFlight) }
+
+  /// Free pages that are believed resident and were not given to the kernel.
+  @inline(__always)
+  var freeResidentPages: Int { freePages &- Int(pointee.released) }
+
+  /// For a wholly free block: all of it is released already, or the kernel refused it.
+  var hasNothingToRelease: Bool {
+    Int(pointee.released) == pagesPerBlock || pointee.flags.contains(.refused)
+  }
+
+  /// The longest run of free pages that are not released.
+  func longestReleasableRun() -> PageRun {
+    if pointee.released == 0 { return used.longestClearRun() }
+    var best = PageRun(start: 0, count: 0)
+    forEachReleasableRun { run in
+      if run.count > best.count { best = run }
+      return true
+    }
+    return best
+  }
+
+  /// Calls `body` with each maximal run of pages that are free and not released, ascending.
+  @inline(__always)
+  func forEachReleasableRun(_ body: (PageRun) -> Bool) {
+    let used = self.used
+    let released = self.releasedMap
+    var page = 0
+    while page < pagesPerBlock {
+      // Both maps have to be clear: skip to the next page where they are, then to the first where one is not.
+      let start = used.firstClear(from: page)
+      if start >= pagesPerBlock { return }
+      if released[start] {
+        page = min(released.firstClear(from: start), used.firstSet(from: start))
+        continue
+      }
+      let end = min(used.firstSet(from: start), released.firstSet(from: start))
+      if !body(PageRun(start: start, count: end &- start)) { return }
+      page = end
+    }
+  }
+}

@@ -1,0 +1,389 @@
+// Everything of a heap that its lock guards, and the steps that change it.
+//
+// All of this runs under the lock and makes no system call. Every step that changes a block ends in `relist` or
+// `settleIfEmpty`, the only two places that put a block into a list; so a block can not be in a list that its counters
+// deny. `PageHeapCore` calls these steps and does what needs a kernel between them.
+
+/// A list of wholly free blocks, newest first.
+struct FreeBlockList {
+  var head: Block?
+  var tail: Block?
+  var count = 0
+
+  @inline(__always)
+  mutating func pushFront(_ block: Block) {
+    block.pointee.previous = nil
+    block.pointee.next = head
+    if let head { head.pointee.previous = block } else { tail = block }
+    head = block
+    count &+= 1
+  }
+
+  mutating func pushBack(_ block: Block) {
+    block.pointee.next = nil
+    block.pointee.previous = tail
+    if let tail { tail.pointee.next = block } else { head = block }
+    tail = block
+    count &+= 1
+  }
+
+  @inline(__always)
+  mutating func remove(_ block: Block) {
+    let next = block.pointee.next
+    let previous = block.pointee.previous
+    if let next { next.pointee.previous = previous } else { tail = previous }
+    if let previous { previous.pointee.next = next } else { head = next }
+    count &-= 1
+  }
+}
+
+/// The guarded state. Lives in the heap's own mapping and is never copied.
+struct HeapState {
+  var arenas: UnsafeMutablePointer<Arena>
+  var arenaCount = 0
+  var lists: PlacementLists
+  var releasable: ReleasableLists
+  /// Wholly free blocks in memory: intact ones, lazily freed ones, and those that had been broken.
+  var freeIntact = FreeBlockList()
+  var freeLazy = FreeBlockList()
+  var freeBroken = FreeBlockList()
+
+  // Totals over occupied and freeResident blocks, in pages.
+  var usedPages = 0
+  var releasedPages = 0
+  var lazyPages = 0
+  var inFlightPages = 0
+  var phantomPages = 0
+  // Blocks by kind.
+  var occupiedBlocks = 0
+  var freeResidentBlocks = 0
+  var absentBlocks = 0
+  var releasingBlocks = 0
+
+  /// Cumulative counters; its state fields are filled in by a snapshot only.
+  var totals = HeapStatistics()
+  /// Pages given back by the caller, for policies that count frees.
+  var pagesFreed = 0
+
+  var options: HeapOptions
+  var policy: PolicyState
+  /// Time of the last tick, as the caller's clock has it.
+  var now: UInt64 = 0
+  /// A thread is selecting, releasing or booking; others wait for their turn.
+  var scavenging = false
+  /// Operations that left the lock and will come back.
+  var pendingOperations = 0
+  /// Counts bookings, so that a residency pass can tell whether one came between.
+  var releaseEpoch: UInt64 = 0
+  var batch: ReleaseBatch
+  var effectCountdown = 0
+  /// Where the round robin over span lengths is: the next span is no longer than this; 0 means whole blocks.
+  var roundRobinLength = 0
+  /// Where the walks over all blocks (second stage, cures) go on.
+  var lazyCursor = BlockCursor()
+  var phantomCursor = BlockCursor()
+  var metadataBytes = 0
+  /// Counters at the last tick, for what the policy is told.
+  var pagesFreedAtTick = 0
+  var pagesRefaultedAtTick = 0
+  /// Charge limit in pages, `Int.max` if there is none.
+  var hardLimitPages = Int.max
+  var softLimitPages = Int.max
+
+  // MARK: Reading
+
+  /// Pages that this heap is believed to be charged for.
+  @inline(__always)
+  var chargedPages: Int {
+    (occupiedBlocks &+ freeResidentBlocks &+ releasingBlocks) &* pagesPerBlock &- releasedPages &+ lazyPages
+      &+ phantomPages
+  }
+
+  @inline(__always)
+  var freeResidentPages: Int {
+    (occupiedBlocks &+ freeResidentBlocks) &* pagesPerBlock &- usedPages &- inFlightPages &- releasedPages
+  }
+
+  /// Number of the arena that contains `address`, or -1. The newest arena holds half of everything: look there first.
+  @inline(__always)
+  func arenaIndex(of address: UInt) -> Int {
+    var index = arenaCount &- 1
+    while index >= 0 {
+      if arenas[index].contains(address) { return index }
+      index &-= 1
+    }
+    return -1
+  }
+
+  /// The committed block that contains `address`, or nil.
+  @inline(__always)
+  func block(at address: UInt) -> Block? {
+    let arena = arenaIndex(of: address)
+    if arena < 0 { return nil }
+    let index = Int(bitPattern: (address &- arenas[arena].range.start) &>> UInt(bytesPerBlockShift))
+    return index < arenas[arena].committedBlocks ? arenas[arena].block(index) : nil
+  }
+
+  @inline(__always)
+  func address(of block: Block) -> UInt {
+    arenas[Int(block.pointee.arena)].address(ofBlock: Int(block.pointee.index))
+  }
+
+  @inline(__always)
+  func address(of block: Block, page: Int) -> UInt {
+    address(of: block) &+ (UInt(bitPattern: page) &<< UInt(pageShift))
+  }
+
+  /// The block after `block` in its arena, if it is committed.
+  @inline(__always)
+  func following(_ block: Block) -> Block? {
+    let index = Int(block.pointee.index) &+ 1
+    let arena = Int(block.pointee.arena)
+    return index < arenas[arena].committedBlocks ? arenas[arena].block(index) : nil
+  }
+
+  // MARK: Lists
+
+  /// Puts an occupied block into the lists where its counters say it belongs.
+  @inline(__always)
+  mutating func relist(_ block: Block) {
+    lists.update(block)
+    if block.isBroken { relistReleasable(block) }
+  }
+
+  @inline(never)
+  mutating func relistReleasable(_ block: Block) {
+    let length =
+      block.pointee.flags.contains(.refused) || block.freeResidentPages == 0 ? 0 : block.longestReleasableRun().count
+    if length != Int(block.pointee.releasable) {
+      releasable.remove(block)
+      releasable.insert(block, length: length)
+    }
+  }
+
+  // MARK: Taking
+
+  /// What the strategy can do at all.
+  var strategyReleases: Bool { options.strategy.kind != .keep }
+
+  /// Makes a free block occupied, with no used page yet. It must be relisted or filled by the caller.
+  @inline(__always)
+  mutating func claim(_ block: Block, transient: Bool) {
+    let arena = Int(block.pointee.arena)
+    arenas[arena].markTaken(Int(block.pointee.index))
+    if block.pointee.kind == .freeResident {
+      freeResidentBlocks &-= 1
+      if block.isBroken {
+        freeBroken.remove(block)
+      } else if block.pointee.released != 0 {
+        freeLazy.remove(block)
+        takeBackLazily(block)
+      } else {
+        freeIntact.remove(block)
+      }
+    } else {
+      claimAbsent(block)
+    }
+    block.pointee.kind = .occupied
+    block.pointee.longest = UInt16(pagesPerBlock)
+    block.pointee.list = noList
+    if transient { block.pointee.flags.insert(.transient) }
+    occupiedBlocks &+= 1
+  }
+
+  /// A wholly lazily freed block comes back as a whole by one write to any of its pages.
+  private mutating func takeBackLazily(_ block: Block) {
+    let count = Int(block.pointee.released)
+    totals.pagesRefaulted += count
+    totals.lazyPagesReused += count
+    releasedPages -= count
+    lazyPages -= count
+    block.pointee.released = 0
+    block.pointee.lazy = 0
+    block.releasedMap.fill(false)
+  }
+
+  @inline(never)
+  private mutating func claimAbsent(_ block: Block) {
+    absentBlocks -= 1
+    if block.pointee.flags.contains(.wasReleased) {
+      totals.pagesRefaulted += pagesPerBlock
+      totals.pagesRefaultedWhole += pagesPerBlock
+      block.pointee.flags.remove(.wasReleased)
+    }
+    // The first touch brings the whole block, zeroed; the next residency pass says whether it did.
+    block.pointee.zero = UInt16(pagesPerBlock)
+    block.zeroMap.fill(true)
+    block.pointee.backing = .unknown
+  }
+
+  /// Marks the free `run` used. `longest` is what remains, if the caller knows it.
+  /// Returns how many of the pages were released before, and whether all read as zero.
+  @inline(__always)
+  mutating func take(_ block: Block, _ run: PageRun, startsSpan: Bool, longest: Int?) -> (refaulted: Int, zero: Bool) {
+    block.used.set(run)
+    if startsSpan { block.starts.setBit(run.start) }
+    block.pointee.used &+= UInt16(truncatingIfNeeded: run.count)
+    usedPages &+= run.count
+    var refaulted = 0
+    var isZero = false
+    if block.pointee.released != 0 { refaulted = takeReleased(block, run) }
+    if block.pointee.zero != 0 { isZero = takeZero(block, run) }
+    block.pointee.longest = UInt16(truncatingIfNeeded: longest ?? block.used.longestClearRun().count)
+    return (refaulted, isZero)
+  }
+
+  private mutating func takeReleased(_ block: Block, _ run: PageRun) -> Int {
+    let map = block.releasedMap
+    let zero = block.zeroMap
+    var count = 0
+    var lazy = 0
+    PageMap.forEachWord(of: run) { word, mask in
+      let bits = map.words[word] & mask
+      count += bits.nonzeroBitCount
+      lazy += (bits & ~zero.words[word]).nonzeroBitCount
+      map.words[word] &= ~mask
+    }
+    block.pointee.released -= UInt16(count)
+    block.pointee.lazy -= UInt16(lazy)
+    releasedPages -= count
+    lazyPages -= lazy
+    if !block.pointee.flags.contains(.wasReleased) {
+      // Pages that were found absent, never given back by us: their first touch is no refault.
+      return 0
+    }
+    totals.pagesRefaulted += count
+    totals.lazyPagesReused += lazy
+    return count
+  }
+
+  private mutating func takeZero(_ block: Block, _ run: PageRun) -> Bool {
+    let count = block.zeroMap.count(in: run)
+    if count != 0 {
+      block.zeroMap.clear(run)
+      block.pointee.zero -= UInt16(count)
+    }
+    return count == run.count
+  }
+
+  /// Fills a claimed block with `count` used pages from its first page on.
+  @inline(__always)
+  mutating func fill(_ block: Block, count: Int, startsSpan: Bool) -> (refaulted: Int, zero: Bool) {
+    take(block, PageRun(start: 0, count: count), startsSpan: startsSpan, longest: pagesPerBlock &- count)
+  }
+
+  // MARK: Giving back
+
+  /// Marks the used `run` free. The caller has checked that it is used.
+  @inline(__always)
+  mutating func give(_ block: Block, _ run: PageRun) {
+    let used = block.used
+    used.clear(run)
+    block.starts.clear(run)
+    block.pointee.used &-= UInt16(truncatingIfNeeded: run.count)
+    block.pointee.version &+= 1
+    block.pointee.stamp = UInt32(truncatingIfNeeded: now &>> 24)
+    usedPages &-= run.count
+    pagesFreed &+= run.count
+    if block.pointee.used == 0 && block.pointee.inFlight == 0 {
+      settleEmpty(block)
+    } else {
+      let merged = used.clearRun(around: run).count
+      if merged > Int(block.pointee.longest) { block.pointee.longest = UInt16(truncatingIfNeeded: merged) }
+      relist(block)
+    }
+  }
+
+  /// Moves an occupied block without used pages to the free ones.
+  @inline(__always)
+  mutating func settleEmpty(_ block: Block) {
+    lists.remove(block)
+    if block.isBroken { releasable.remove(block) }
+    block.pointee.longest = UInt16(pagesPerBlock)
+    block.pointee.flags.remove(.roles)
+    occupiedBlocks &-= 1
+    let arena = Int(block.pointee.arena)
+    if block.pointee.released == 0 && !block.isBroken {
+      block.pointee.kind = .freeResident
+      freeResidentBlocks &+= 1
+      freeIntact.pushFront(block)
+      arenas[arena].markFree(Int(block.pointee.index), resident: true)
+    } else {
+      settleBroken(block, arena: arena)
+    }
+  }
+
+  @inline(never)
+  private mutating func settleBroken(_ block: Block, arena: Int) {
+    let gone = Int(block.pointee.released) - Int(block.pointee.lazy)
+    if gone == pagesPerBlock {
+      // Nothing of it is mapped any more, so nothing is charged either, split or not.
+      releasedPages -= gone
+      makeAbsent(block)
+      return
+    }
+    block.pointee.kind = .freeResident
+    block.pointee.flags.insert(.broken)
+    freeResidentBlocks += 1
+    listFree(block)
+    arenas[arena].markFree(Int(block.pointee.index), resident: true)
+  }
+
+  /// Lists a wholly free resident block. Those that have nothing to release stand at the end.
+  mutating func listFree(_ block: Block) {
+    if block.isBroken {
+      if block.hasNothingToRelease { freeBroken.pushBack(block) } else { freeBroken.pushFront(block) }
+    } else if block.pointee.released != 0 {
+      freeLazy.pushFront(block)
+    } else if block.hasNothingToRelease {
+      freeIntact.pushBack(block)
+    } else {
+      freeIntact.pushFront(block)
+    }
+  }
+
+  /// Books a block, already out of every list and count, as wholly released.
+  mutating func makeAbsent(_ block: Block) {
+    phantomPages -= Int(block.pointee.phantom)
+    block.pointee.phantom = 0
+    if block.pointee.zero != 0 {
+      block.zeroMap.fill(false)
+      block.pointee.zero = 0
+    }
+    if block.pointee.released != 0 {
+      block.releasedMap.fill(false)
+      block.pointee.released = 0
+      block.pointee.lazy = 0
+    }
+    block.pointee.kind = .absent
+    block.pointee.backing = .absent
+    block.pointee.flags = .wasReleased
+    absentBlocks += 1
+    arenas[Int(block.pointee.arena)].markFree(Int(block.pointee.index), resident: false)
+  }
+}
+
+/// A place in the walk over all blocks of all arenas.
+struct BlockCursor {
+  var arena = 0
+  var index = 0
+}
+
+extension HeapState {
+  /// The block at `cursor`, which moves on and around; nil if the heap has no block.
+  func next(_ cursor: inout BlockCursor) -> Block? {
+    var tries = 0
+    while tries <= arenaCount {
+      if cursor.arena >= arenaCount { cursor = BlockCursor() }
+      if arenaCount == 0 { return nil }
+      if cursor.index < arenas[cursor.arena].committedBlocks {
+        cursor.index += 1
+        return arenas[cursor.arena].block(cursor.index - 1)
+      }
+      cursor.arena += 1
+      cursor.index = 0
+      tries += 1
+    }
+    return nil
+  }
+}

@@ -1,0 +1,323 @@
+// Handing out spans.
+//
+// Three ways, by what is asked: inside a block (under 512 pages; PlacementLists says which), a run of blocks (512 pages
+// and more; its tail is donated), and a wished address (whatever lies there must be free).
+
+extension PageHeapCore {
+  /// Allocates a span.
+  ///
+  /// - Complexity: O(free ranges of one block) inside a block; O(blocks / 64 + blocks of the span) for a run.
+  /// - Throws: `invalidRequest`, `kernel` when address space or memory is refused, `limitExceeded`, `addressNotFree`.
+  package func allocate(_ request: SpanRequest) throws(HeapError) -> AllocatedSpan {
+    let count = request.pageCount
+    var span: AllocatedSpan
+    if count < pagesPerBlock && count > 0 && request.alignmentPages == 1 && request.wishedAddress == nil {
+      span = try allocateInBlock(count, transient: request.isTransient)
+    } else {
+      guard count > 0, count <= 1 << 40, request.alignmentPages > 0, request.alignmentPages <= 1 << 30,
+        request.alignmentPages & (request.alignmentPages - 1) == 0
+      else { throw .invalidRequest }
+      if let address = request.wishedAddress {
+        guard address & 4095 == 0, address & (UInt(request.alignmentPages) << UInt(pageShift) &- 1) == 0 else {
+          throw .invalidRequest
+        }
+        span = try allocateAt(address, count)
+      } else if count < pagesPerBlock {
+        span = try allocateAligned(count, alignment: min(request.alignmentPages, pagesPerBlock), request)
+      } else {
+        span = try allocateRun(count, alignment: UInt(request.alignmentPages) << UInt(pageShift))
+      }
+    }
+    if request.mustBeZero && !span.isZero {
+      // Outside the lock: the pages are ours already, and a gigabyte takes its time.
+      kernel.zero(AddressRange(start: span.span.address, byteCount: count << pageShift))
+      span.isZero = true
+    }
+    return span
+  }
+
+  // MARK: Inside a block
+
+  @inline(__always)
+  private func allocateInBlock(_ count: Int, transient: Bool) throws(HeapError) -> AllocatedSpan {
+    lock.lock()
+    // The common case: an intact block has room. No limit can be in the way, its pages are resident already.
+    if let block = state.pointee.lists.best(.intact, transient: transient, count: count) {
+      let result = place(count, in: block)
+      lock.unlock()
+      return result
+    }
+    return try allocateInBlockSlowly(count, transient: transient)
+  }
+
+  /// Enters and leaves with the lock as its caller holds it: held on entry, open on return.
+  @inline(never)
+  private func allocateInBlockSlowly(_ count: Int, transient: Bool) throws(HeapError) -> AllocatedSpan {
+    if let block = findBlock(count, transient: transient) {
+      let result = place(count, in: block)
+      lock.unlock()
+      return result
+    }
+    let fresh: Block?
+    do throws(HeapError) {
+      fresh = try freshBlock(transient: transient)
+    } catch {
+      // Rather the wrong group than no memory at all.
+      if let block = findBlock(count, transient: !transient) {
+        let result = place(count, in: block)
+        lock.unlock()
+        return result
+      }
+      lock.unlock()
+      throw error
+    }
+    let result = place(count, in: fresh!)
+    lock.unlock()
+    return result
+  }
+
+  /// The occupied block for `count` pages, by rank; nil if none has room within the limit.
+  private func findBlock(_ count: Int, transient: Bool) -> Block? {
+    let lists = state.pointee.lists
+    if let block = lists.best(.intact, transient: transient, count: count) { return block }
+    if let block = lists.best(.donated, transient: transient, count: count) { return block }
+    if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
+    if let block = lists.best(.brokenPartial, transient: transient, count: count) { return block }
+    return lists.best(.brokenReleased, transient: transient, count: count)
+  }
+
+  /// Places `count` pages in `block`, which has a free range of that length. Under the lock.
+  @inline(__always)
+  private func place(_ count: Int, in block: Block) -> AllocatedSpan {
+    if block.pointee.released != 0 { return placeInBroken(count, in: block) }
+    guard let fit = block.used.bestFit(count: count, longest: Int(block.pointee.longest)) else {
+      fail("longest free range of a block is wrong at", address: state.pointee.address(of: block))
+    }
+    return take(block, PageRun(start: fit.start, count: count), longest: fit.longestAfter)
+  }
+
+  /// In a block with released pages, a range that is resident is better than one that fits better.
+  @inline(never)
+  private func placeInBroken(_ count: Int, in block: Block) -> AllocatedSpan {
+    var best = PageRun(start: -1, count: pagesPerBlock + 1)
+    block.forEachReleasableRun { run in
+      if run.count >= count && run.count < best.count { best = run }
+      return true
+    }
+    if best.start < 0 {
+      guard let fit = block.used.bestFit(count: count, longest: Int(block.pointee.longest)) else {
+        fail("longest free range of a block is wrong at", address: state.pointee.address(of: block))
+      }
+      best.start = fit.start
+    }
+    return take(block, PageRun(start: best.start, count: count), longest: nil)
+  }
+
+  @inline(__always)
+  private func take(_ block: Block, _ run: PageRun, longest: Int?) -> AllocatedSpan {
+    let taken = state.pointee.take(block, run, startsSpan: true, longest: longest)
+    state.pointee.totals.allocations &+= 1
+    state.pointee.relist(block)
+    return AllocatedSpan(
+      span: PageSpan(address: state.pointee.address(of: block, page: run.start), pageCount: run.count),
+      isZero: taken.zero, refaultedPages: taken.refaulted)
+  }
+
+  // MARK: Fresh blocks
+
+  /// Takes a wholly free block and lists it as occupied. Held lock on entry and return; may open it in between.
+  private func freshBlock(transient: Bool) throws(HeapError) -> Block {
+    let block = try obtainFreeBlock()
+    state.pointee.claim(block, transient: transient)
+    state.pointee.relist(block)
+    return block
+  }
+
+  /// A wholly free block, still listed as free: resident and intact before lazily freed before emptied broken before
+  /// absent before grown.
+  @inline(__always)
+  func obtainFreeBlock() throws(HeapError) -> Block {
+    if let block = state.pointee.freeIntact.head { return block }
+    return try obtainFreeBlockSlowly()
+  }
+
+  @inline(never)
+  private func obtainFreeBlockSlowly() throws(HeapError) -> Block {
+    var mayRelease = true
+    var mayRebuild = true
+    while true {
+      if let block = state.pointee.freeIntact.head ?? state.pointee.freeLazy.head { return block }
+      if let block = state.pointee.freeBroken.head {
+        if !mayRebuild || !state.pointee.strategyReleases { return block }
+        // Dropping what is left of it costs one call and buys a hugepage at the next touch.
+        mayRebuild = dropBroken(block)
+        continue
+      }
+      if state.pointee.chargedPages + pagesPerBlock > min(state.pointee.softLimitPages, state.pointee.hardLimitPages),
+        mayRelease
+      {
+        mayRelease = false
+        _ = releaseForLimit(pages: pagesPerBlock)
+        continue
+      }
+      if state.pointee.chargedPages + pagesPerBlock > state.pointee.hardLimitPages { throw .limitExceeded }
+      if let block = lowestAbsentBlock() { return block }
+      if let error = grow(blocks: 1, alignment: 1) { throw .kernel(error) }
+    }
+  }
+
+  private func lowestAbsentBlock() -> Block? {
+    for index in 0..<state.pointee.arenaCount {
+      if let number = state.pointee.arenas[index].lowestAbsent() { return state.pointee.arenas[index].block(number) }
+    }
+    return nil
+  }
+
+  // MARK: Aligned, inside a block
+
+  private func allocateAligned(
+    _ count: Int, alignment: Int, _ request: SpanRequest
+  ) throws(HeapError) -> AllocatedSpan {
+    // Blocks are aligned to more than any alignment here, so a fresh block always serves.
+    lock.lock()
+    let transient = request.isTransient
+    // Any free range of this length contains an aligned one.
+    let sufficient = min(count + alignment - 1, pagesPerBlock)
+    var block = alignedCandidate(count, alignment: alignment, transient: transient)
+    if block == nil { block = findBlock(sufficient, transient: transient) }
+    if block == nil {
+      do throws(HeapError) {
+        block = try freshBlock(transient: transient)
+      } catch {
+        lock.unlock()
+        throw error
+      }
+    }
+    guard let start = alignedStart(in: block!, count: count, alignment: alignment) else {
+      fail("longest free range of a block is wrong at", address: state.pointee.address(of: block!))
+    }
+    let result = take(block!, PageRun(start: start, count: count), longest: nil)
+    lock.unlock()
+    return result
+  }
+
+  /// Looks at the best eight intact blocks, whose ranges may happen to be aligned.
+  private func alignedCandidate(_ count: Int, alignment: Int, transient: Bool) -> Block? {
+    let base = PlacementLists.base(.intact, transient: transient)
+    let end = base + PlacementLists.listsPerRank
+    var from = base + (count - 1) * PlacementLists.degrees
+    for _ in 0..<8 {
+      guard from < end, let list = state.pointee.lists.firstList(from: from, end: end),
+        let block = state.pointee.lists.heads[list]
+      else { return nil }
+      if alignedStart(in: block, count: count, alignment: alignment) != nil { return block }
+      from = list + 1
+    }
+    return nil
+  }
+
+  /// The aligned place in the shortest free range that has one.
+  private func alignedStart(in block: Block, count: Int, alignment: Int) -> Int? {
+    var best: Int? = nil
+    var bestCount = pagesPerBlock + 1
+    block.used.forEachClearRun { run in
+      let start = (run.start + alignment - 1) & ~(alignment - 1)
+      if start + count <= run.end && run.count < bestCount {
+        best = start
+        bestCount = run.count
+      }
+      return true
+    }
+    return best
+  }
+
+  // MARK: Runs of blocks
+
+  private func allocateRun(_ count: Int, alignment: UInt) throws(HeapError) -> AllocatedSpan {
+    let blocks = (count + pagesPerBlock - 1) / pagesPerBlock
+    lock.lock()
+    // A single block, the commonest run: the newest intact one, if it is aligned well enough by being a block.
+    if blocks == 1 && alignment <= UInt(bytesPerBlock) {
+      do throws(HeapError) {
+        let block = try obtainFreeBlock()
+        state.pointee.claim(block, transient: false)
+        let taken = state.pointee.fill(block, count: pagesPerBlock, startsSpan: true)
+        state.pointee.totals.allocations &+= 1
+        if block.isBroken { state.pointee.relist(block) }
+        let address = state.pointee.address(of: block)
+        lock.unlock()
+        return AllocatedSpan(
+          span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: taken.refaulted)
+      } catch {
+        lock.unlock()
+        throw error
+      }
+    }
+    var mayRelease = true
+    while true {
+      if let found = bestRun(blocks, alignment: alignment) {
+        // Blocks of the run that are absent will be charged.
+        let charged = state.pointee.chargedPages + (blocks - found.resident) * pagesPerBlock
+        if charged > min(state.pointee.softLimitPages, state.pointee.hardLimitPages) && mayRelease {
+          mayRelease = false
+          _ = releaseForLimit(pages: charged - min(state.pointee.softLimitPages, state.pointee.hardLimitPages))
+          continue
+        }
+        if charged > state.pointee.hardLimitPages {
+          lock.unlock()
+          throw .limitExceeded
+        }
+        let result = takeRun(count, arena: found.arena, first: found.start)
+        lock.unlock()
+        return result
+      }
+      if let error = grow(blocks: blocks, alignment: alignment) {
+        lock.unlock()
+        throw .kernel(error)
+      }
+    }
+  }
+
+  /// The free run of blocks that fits best over all arenas.
+  private func bestRun(_ blocks: Int, alignment: UInt) -> (arena: Int, start: Int, resident: Int)? {
+    var best: (arena: Int, start: Int, length: Int, resident: Int)? = nil
+    for index in 0..<state.pointee.arenaCount {
+      guard let found = state.pointee.arenas[index].bestRun(count: blocks, alignment: alignment) else { continue }
+      if best == nil || found.length < best!.length || (found.length == best!.length && found.resident > best!.resident)
+      {
+        best = (index, found.start, found.length, found.resident)
+      }
+    }
+    guard let best else { return nil }
+    return (best.arena, best.start, best.resident)
+  }
+
+  private func takeRun(_ count: Int, arena: Int, first: Int) -> AllocatedSpan {
+    let arenaPointer = state.pointee.arenas + arena
+    let before = state.pointee.totals.pagesRefaulted
+    var isZero = true
+    var rest = count
+    var number = first
+    while rest > 0 {
+      let block = arenaPointer.pointee.block(number)
+      let pages = min(rest, pagesPerBlock)
+      state.pointee.claim(block, transient: false)
+      if pages < pagesPerBlock { block.pointee.flags.insert(.donated) }
+      let taken = state.pointee.fill(block, count: pages, startsSpan: number == first)
+      isZero = isZero && taken.zero
+      state.pointee.relist(block)
+      rest -= pages
+      number += 1
+    }
+    state.pointee.totals.allocations &+= 1
+    return AllocatedSpan(
+      span: PageSpan(address: arenaPointer.pointee.address(ofBlock: first), pageCount: count), isZero: isZero,
+      refaultedPages: state.pointee.totals.pagesRefaulted - before)
+  }
+}
+
+extension SpanRequest {
+  /// Whether the span is expected to go soon. A stated lifetime outweighs what the number of objects suggests.
+  @inline(__always)
+  var isTransient: Bool { lifetime == .short || (lifetime == .unknown && objectsPerSpan == .few) }
+}

@@ -1,0 +1,92 @@
+// Spans at a wished address, and growth in place, which is the same without a new start.
+
+extension PageHeapCore {
+  /// Allocates exactly the `count` pages at `address`, or throws `addressNotFree` and changes nothing.
+  func allocateAt(_ address: UInt, _ count: Int) throws(HeapError) -> AllocatedSpan {
+    lock.lock()
+    do throws(HeapError) {
+      let taken = try takeRange(at: address, count, startsSpan: true)
+      state.pointee.totals.allocations &+= 1
+      lock.unlock()
+      return AllocatedSpan(
+        span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: taken.refaulted)
+    } catch {
+      lock.unlock()
+      throw error
+    }
+  }
+
+  /// Extends `span` by `pages` in place, into free pages that follow it, or returns nil and changes nothing.
+  ///
+  /// - Complexity: O(blocks of the extension).
+  package func grow(_ span: PageSpan, by pages: Int) -> PageSpan? {
+    if pages <= 0 { return pages == 0 ? span : nil }
+    lock.lock()
+    defer { lock.unlock() }
+    let end = span.address + UInt(span.pageCount) << UInt(pageShift)
+    // The span must be ours and end where its caller thinks, else the extension would glue two spans together.
+    guard let block = state.pointee.block(at: span.address), block.pointee.kind == .occupied else { return nil }
+    do throws(HeapError) {
+      _ = try takeRange(at: end, pages, startsSpan: false)
+    } catch { return nil }
+    return PageSpan(address: span.address, pageCount: span.pageCount + pages)
+  }
+
+  /// Takes the free pages at `address`. Under the lock; never opens it, so what it checked still holds when it takes.
+  private func takeRange(
+    at address: UInt, _ count: Int, startsSpan: Bool
+  ) throws(HeapError) -> (refaulted: Int, zero: Bool) {
+    let arena = state.pointee.arenaIndex(of: address)
+    if arena < 0 { throw .addressNotFree }
+    let arenaPointer = state.pointee.arenas + arena
+    let offset = Int(address - arenaPointer.pointee.range.start)
+    guard count <= (arenaPointer.pointee.range.byteCount - offset) >> pageShift else { throw .addressNotFree }
+    let firstBlock = offset >> bytesPerBlockShift
+    let first = (offset >> pageShift) & (pagesPerBlock - 1)
+    let blocks = (first + count + pagesPerBlock - 1) / pagesPerBlock
+
+    // Free everywhere? And how much would it charge?
+    var charge = 0
+    var rest = count
+    var start = first
+    for number in firstBlock..<(firstBlock + blocks) {
+      let run = PageRun(start: start, count: min(rest, pagesPerBlock - start))
+      if number < arenaPointer.pointee.committedBlocks {
+        let block = arenaPointer.pointee.block(number)
+        switch block.pointee.kind {
+        case .occupied:
+          if block.used.containsAny(run) { throw .addressNotFree }
+          charge += block.pointee.released == 0 ? 0 : block.releasedMap.count(in: run)
+        case .absent: charge += pagesPerBlock
+        case .freeResident: break
+        case .releasing: throw .addressNotFree
+        }
+      } else {
+        charge += pagesPerBlock
+      }
+      rest -= run.count
+      start = 0
+    }
+    if state.pointee.chargedPages + charge > state.pointee.hardLimitPages { throw .limitExceeded }
+
+    let missing = firstBlock + blocks - arenaPointer.pointee.committedBlocks
+    if missing > 0 && !commit(arena, missing) { throw .kernel(.outOfMemory) }
+
+    var refaulted = 0
+    var isZero = true
+    rest = count
+    start = first
+    for number in firstBlock..<(firstBlock + blocks) {
+      let block = arenaPointer.pointee.block(number)
+      let run = PageRun(start: start, count: min(rest, pagesPerBlock - start))
+      if block.pointee.kind != .occupied { state.pointee.claim(block, transient: false) }
+      let taken = state.pointee.take(block, run, startsSpan: startsSpan && number == firstBlock, longest: nil)
+      state.pointee.relist(block)
+      refaulted += taken.refaulted
+      isZero = isZero && taken.zero
+      rest -= run.count
+      start = 0
+    }
+    return (refaulted, isZero)
+  }
+}

@@ -1,0 +1,188 @@
+// Every counter and list, recomputed from the maps.
+//
+// Tests call this after every step. It ends the program at the first contradiction, naming the block, because a heap
+// that contradicts itself must not go on.
+
+extension PageHeapCore {
+  /// Recomputes every counter and list from the maps and ends the program where one disagrees.
+  ///
+  /// - Complexity: O(pages).
+  package func checkInvariants() {
+    lock.lock()
+    defer { lock.unlock() }
+    var seen = InvariantTotals()
+    for index in 0..<state.pointee.arenaCount {
+      let arena = state.pointee.arenas[index]
+      var free = 0
+      for number in 0..<arena.committedBlocks {
+        let block = arena.block(number)
+        let address = arena.address(ofBlock: number)
+        require(
+          Int(block.pointee.index) == number && Int(block.pointee.arena) == index, "block is misnumbered", address)
+        let isFree = block.pointee.kind == .absent || block.pointee.kind == .freeResident
+        require(arena.isFree(number) == isFree, "free bit is wrong", address)
+        require(arena.isResident(number) == (block.pointee.kind == .freeResident), "resident bit is wrong", address)
+        if isFree { free += 1 }
+        check(block, address)
+        seen.add(block)
+      }
+      require(free == arena.freeBlocks, "count of free blocks is wrong", arena.range.start)
+      for word in 0..<min(arena.absentHint, arena.wordCount) {
+        require(arena.freeWords[word] & ~arena.residentWords[word] == 0, "absent hint is too high", arena.range.start)
+      }
+    }
+    checkTotals(seen)
+    checkLists(seen)
+  }
+
+  @inline(__always)
+  private func require(_ condition: Bool, _ message: StaticString, _ address: UInt) {
+    if !condition { fail(message, address: address) }
+  }
+
+  private func check(_ block: Block, _ address: UInt) {
+    let header = block.pointee
+    let used = block.used.count
+    switch header.kind {
+    case .occupied:
+      require(used == Int(header.used) + Int(header.inFlight), "used count is wrong", address)
+      require(used > 0, "block is occupied by nothing", address)
+      require(Int(header.longest) == block.used.longestClearRun().count, "longest free range is wrong", address)
+      require(PlacementLists.list(for: block) == header.list, "block is in the wrong list", address)
+    case .absent, .freeResident, .releasing:
+      require(used == 0 && header.used == 0 && header.inFlight == 0, "free block has used pages", address)
+      require(block.starts.count == 0, "free block has spans", address)
+      require(Int(header.longest) == pagesPerBlock, "free block is not free as a whole", address)
+      require(header.list == noList && header.releasable == 0, "free block is in a list of occupied ones", address)
+      require(!header.flags.contains(.donated) && !header.flags.contains(.transient), "free block has a role", address)
+    }
+    if header.kind == .absent {
+      require(header.released == 0 && header.zero == 0 && header.phantom == 0, "absent block has pages", address)
+    }
+    require(block.releasedMap.count == Int(header.released), "released count is wrong", address)
+    require(block.zeroMap.count == Int(header.zero), "zero count is wrong", address)
+    var lazy = 0
+    for word in 0..<wordsPerMap {
+      let released = block.releasedMap.words[word]
+      require(released & block.used.words[word] == 0, "released page is used", address)
+      require(block.zeroMap.words[word] & block.used.words[word] == 0, "used page is believed zero", address)
+      require(block.starts.words[word] & ~block.used.words[word] == 0, "span starts at a free page", address)
+      lazy += (released & ~block.zeroMap.words[word]).nonzeroBitCount
+    }
+    require(lazy == Int(header.lazy), "lazy count is wrong", address)
+    if header.kind == .occupied {
+      require(block.isBroken || header.released == 0, "intact block has released pages", address)
+      let releasable =
+        block.isBroken && !header.flags.contains(.refused) && block.freeResidentPages > 0
+        ? block.longestReleasableRun().count : 0
+      require(Int(header.releasable) == releasable, "longest releasable run is wrong", address)
+    }
+  }
+
+  private func checkTotals(_ seen: InvariantTotals) {
+    let state = state.pointee
+    require(state.usedPages == seen.used, "total of used pages is wrong", UInt(seen.used))
+    require(state.inFlightPages == seen.inFlight, "total of pages in flight is wrong", UInt(seen.inFlight))
+    require(state.releasedPages == seen.released, "total of released pages is wrong", UInt(seen.released))
+    require(state.lazyPages == seen.lazy, "total of lazy pages is wrong", UInt(seen.lazy))
+    require(state.phantomPages == seen.phantom, "total of phantom pages is wrong", UInt(seen.phantom))
+    require(state.occupiedBlocks == seen.occupied, "total of occupied blocks is wrong", UInt(seen.occupied))
+    require(state.freeResidentBlocks == seen.freeResident, "total of free blocks is wrong", UInt(seen.freeResident))
+    require(state.absentBlocks == seen.absent, "total of absent blocks is wrong", UInt(seen.absent))
+    require(state.releasingBlocks == seen.releasing, "total of releasing blocks is wrong", UInt(seen.releasing))
+  }
+
+  private func checkLists(_ seen: InvariantTotals) {
+    var listed = 0
+    var releasable = 0
+    for list in 0..<PlacementLists.listCount {
+      var block = state.pointee.lists.heads[list]
+      let bit = state.pointee.lists.bits[list >> 6] >> UInt64(list & 63) & 1 != 0
+      require(bit == (block != nil), "bit of a placement list is wrong", UInt(list))
+      var previous: Block? = nil
+      while let each = block {
+        require(
+          Int(each.pointee.list) == list && each.pointee.previous == previous, "placement list is torn", UInt(list))
+        listed += 1
+        previous = each
+        block = each.pointee.next
+      }
+    }
+    for word in 0..<PlacementLists.wordCount {
+      let bit = state.pointee.lists.summary[word >> 6] >> UInt64(word & 63) & 1 != 0
+      require(bit == (state.pointee.lists.bits[word] != 0), "summary of the placement lists is wrong", UInt(word))
+    }
+    for index in 0..<pagesPerBlock {
+      var block = state.pointee.releasable.heads[index]
+      while let each = block {
+        require(Int(each.pointee.releasable) == index + 1, "releasable list is torn", UInt(index))
+        releasable += 1
+        block = each.pointee.nextReleasable
+      }
+    }
+    require(listed == seen.listed, "a block is missing from the placement lists", UInt(listed))
+    require(releasable == seen.releasable, "a block is missing from the releasable lists", UInt(releasable))
+    checkFree(state.pointee.freeIntact, seen.freeIntact)
+    checkFree(state.pointee.freeLazy, seen.freeLazy)
+    checkFree(state.pointee.freeBroken, seen.freeBroken)
+  }
+
+  private func checkFree(_ list: FreeBlockList, _ expected: Int) {
+    var count = 0
+    var previous: Block? = nil
+    var block = list.head
+    while let each = block {
+      require(each.pointee.kind == .freeResident && each.pointee.previous == previous, "free list is torn", UInt(count))
+      count += 1
+      previous = each
+      block = each.pointee.next
+    }
+    require(count == list.count && count == expected && list.tail == previous, "free list is incomplete", UInt(count))
+  }
+}
+
+/// What the blocks add up to.
+struct InvariantTotals {
+  var used = 0
+  var inFlight = 0
+  var released = 0
+  var lazy = 0
+  var phantom = 0
+  var occupied = 0
+  var freeResident = 0
+  var absent = 0
+  var releasing = 0
+  var listed = 0
+  var releasable = 0
+  var freeIntact = 0
+  var freeLazy = 0
+  var freeBroken = 0
+
+  mutating func add(_ block: Block) {
+    let header = block.pointee
+    used += Int(header.used)
+    inFlight += Int(header.inFlight)
+    phantom += Int(header.phantom)
+    if header.kind != .releasing {
+      released += Int(header.released)
+      lazy += Int(header.lazy)
+    }
+    switch header.kind {
+    case .occupied:
+      occupied += 1
+      if header.list != noList { listed += 1 }
+      if header.releasable != 0 { releasable += 1 }
+    case .absent: absent += 1
+    case .releasing: releasing += 1
+    case .freeResident:
+      freeResident += 1
+      if block.isBroken {
+        freeBroken += 1
+      } else if header.released != 0 {
+        freeLazy += 1
+      } else {
+        freeIntact += 1
+      }
+    }
+  }
+}

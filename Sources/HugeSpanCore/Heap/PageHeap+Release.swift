@@ -1,0 +1,343 @@
+// Scavenging: the rounds of select (locked), release (open), book (locked).
+//
+// One thread scavenges at a time. A tick that finds another at work leaves; whoever needs memory back now waits for its
+// turn. `pendingOperations` keeps the heap alive until the last one has booked.
+
+import CHugeSpanShims
+
+extension PageHeapCore {
+  /// Lets the policy decide, and carries out what it decided.
+  ///
+  /// `nanoseconds` is the caller's clock (any epoch, never decreasing); `processCPU` the CPU time that the process has
+  /// used. Call it about as often as the report says; a tick while another thread scavenges does nothing and says so.
+  /// Work is bounded by `HeapOptions.rangesPerTick`.
+  package func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
+    var report = TickReport()
+    lock.lock()
+    if state.pointee.scavenging {
+      report.isUnfinished = true
+      lock.unlock()
+      return report
+    }
+    beginScavenging()
+    let input = noteTick(nanoseconds, processCPU)
+    let plan = state.pointee.policy.plan(input)
+    report.nextTickNanoseconds = plan.nextTick
+    var ranges = 0
+    let limit = state.pointee.options.rangesPerTick
+    if state.pointee.strategyReleases {
+      let kind = state.pointee.options.strategy.kind
+      while report.releasedPages < plan.pages && ranges < limit {
+        var selected = 0
+        while selected < plan.pages - report.releasedPages && ranges < limit {
+          let sent = state.pointee.sendNext(plan.order, wanted: plan.pages - report.releasedPages - selected)
+          if sent == 0 { break }
+          selected += sent
+          ranges += 1
+        }
+        if selected == 0 { break }
+        let released = releaseBatch(kind == .freeThenDontneed ? .free : kind)
+        // A kernel that refuses everything ends the tick; the blocks are marked and will not be chosen again.
+        report.releasedPages += released
+      }
+      report.isUnfinished = ranges >= limit
+      if kind == .freeThenDontneed { secondStage() }
+      if plan.cures > 0 { cure(plan.cures) }
+    }
+    state.pointee.policy.booked(wanted: plan.pages, released: report.releasedPages)
+    endScavenging()
+    lock.unlock()
+    return report
+  }
+
+  private func noteTick(_ nanoseconds: UInt64, _ processCPU: UInt64) -> ScavengeInput {
+    var input = ScavengeInput()
+    input.now = nanoseconds
+    input.elapsed = state.pointee.totals.ticks == 0 ? 0 : nanoseconds &- state.pointee.now
+    input.processCPU = processCPU
+    input.freedPages = state.pointee.pagesFreed - state.pointee.pagesFreedAtTick
+    input.refaultedPages = state.pointee.totals.pagesRefaulted - state.pointee.pagesRefaultedAtTick
+    input.releasablePages = state.pointee.freeResidentPages
+    input.usedPages = state.pointee.usedPages
+    input.phantomPages = state.pointee.phantomPages
+    state.pointee.now = nanoseconds
+    state.pointee.totals.ticks += 1
+    state.pointee.pagesFreedAtTick = state.pointee.pagesFreed
+    state.pointee.pagesRefaultedAtTick = state.pointee.totals.pagesRefaulted
+    return input
+  }
+
+  private func beginScavenging() {
+    state.pointee.scavenging = true
+    state.pointee.pendingOperations += 1
+    state.pointee.batch.count = 0
+  }
+
+  private func endScavenging() {
+    state.pointee.scavenging = false
+    state.pointee.pendingOperations -= 1
+  }
+
+  /// Waits until nobody scavenges, then does. Held lock on entry and return; open in between.
+  private func awaitScavenging() {
+    while state.pointee.scavenging {
+      // Counted, so that the heap outlives the wait.
+      state.pointee.pendingOperations += 1
+      lock.unlock()
+      hs_shim_sleep_nanoseconds(20_000)
+      lock.lock()
+      state.pointee.pendingOperations -= 1
+    }
+    beginScavenging()
+  }
+
+  // MARK: One round
+
+  /// Carries the batch out with the lock open, and books it. Held lock on entry and return. Returns pages released.
+  private func releaseBatch(_ kind: StrategyKind) -> Int {
+    let view = ReleaseBatchView(batch: state.pointee.batch)
+    let sampling = state.pointee.options.effectSamplePeriod
+    state.pointee.effectCountdown -= 1
+    let check = sampling > 0 && state.pointee.effectCountdown < 0 && kind != .free
+    if check { state.pointee.effectCountdown = sampling - 1 }
+    lock.unlock()
+    var cost: ReleaseCost
+    switch kind {
+    case .keep: cost = ReleaseCost()
+    case .dontneed: cost = DontneedStrategy().release(view, on: kernel)
+    case .free, .freeThenDontneed: cost = FreeStrategy().release(view, on: kernel)
+    case .splitDontneed: cost = SplitDontneedStrategy().release(view, on: kernel)
+    }
+    if check && view.batch.entries[0].effect != .refused { view.check(0, on: kernel, cost: &cost) }
+    lock.lock()
+    return book(cost)
+  }
+
+  private func book(_ cost: ReleaseCost) -> Int {
+    let count = state.pointee.batch.count
+    let entries = state.pointee.batch.entries
+    // Nothing is in flight any more once it is booked; the first booking must not see itself.
+    state.pointee.batch.count = 0
+    var pages = 0
+    for index in 0..<count { pages += state.pointee.book(entries[index]) }
+    state.pointee.releaseEpoch += 1
+    state.pointee.totals.pagesReleased += pages
+    state.pointee.totals.releaseCalls += cost.calls
+    state.pointee.totals.releaseRanges += cost.ranges
+    state.pointee.totals.releaseFailures += cost.failures
+    state.pointee.totals.releaseNanoseconds += cost.nanoseconds
+    state.pointee.totals.longestReleaseNanoseconds = max(
+      state.pointee.totals.longestReleaseNanoseconds, cost.longestNanoseconds)
+    state.pointee.totals.effectsChecked += cost.effectsChecked
+    state.pointee.totals.effectsMissing += cost.effectsMissing
+    return pages
+  }
+
+  // MARK: Second stage
+
+  /// Gives up memory that has been lazily free for longer than the strategy says. A part of the heap each tick.
+  private func secondStage() {
+    if state.pointee.lazyPages == 0 { return }
+    // Counted as released when they were lazily freed; the same pages are not counted again.
+    let before = state.pointee.totals.pagesReleased
+    defer { state.pointee.totals.pagesReleased = before }
+    let age = UInt32(truncatingIfNeeded: state.pointee.options.strategy.secondStageNanoseconds >> 24)
+    var examined = 0
+    let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
+    while examined < min(blocks, 4096) {
+      while examined < min(blocks, 4096) && !state.pointee.batch.isFull {
+        var cursor = state.pointee.lazyCursor
+        guard let block = state.pointee.next(&cursor) else { break }
+        if block.pointee.lazy > 0 && block.pointee.kind != .releasing {
+          let now = UInt32(truncatingIfNeeded: state.pointee.now >> 24)
+          if now &- block.pointee.stamp >= age && !state.pointee.sendLazy(block) { break }
+        }
+        state.pointee.lazyCursor = cursor
+        examined += 1
+      }
+      if state.pointee.batch.count == 0 { break }
+      _ = releaseBatch(.dontneed)
+    }
+  }
+
+  // MARK: Cures
+
+  /// Gives the phantom of up to `count` blocks back, by splitting the hugepage they still hold.
+  private func cure(_ count: Int) {
+    var cured = 0
+    var examined = 0
+    let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
+    while cured < count && examined < min(blocks, 4096) && state.pointee.phantomPages > 0 {
+      var cursor = state.pointee.phantomCursor
+      guard let block = state.pointee.next(&cursor) else { return }
+      state.pointee.phantomCursor = cursor
+      examined += 1
+      if block.pointee.phantom == 0 || block.pointee.kind != .occupied { continue }
+      // Any page of the folio that is still mapped will do; a used page is.
+      let page = block.used.firstSet(from: 0)
+      if page >= pagesPerBlock { continue }
+      var probe = AddressRange(start: state.pointee.address(of: block, page: page), byteCount: 1 << pageShift)
+      lock.unlock()
+      let outcome = withUnsafePointer(to: &probe) { kernel.advise(.cold, UnsafeBufferPointer(start: $0, count: 1)) }
+      lock.lock()
+      var cost = ReleaseCost()
+      cost.add(outcome)
+      _ = book(cost)
+      if outcome.error == nil {
+        state.pointee.clearPhantom(block)
+        state.pointee.totals.cures += 1
+        cured += 1
+      }
+    }
+  }
+
+  /// Gives phantom memory back now, in up to `blocks` blocks; answers how many pages are not phantom any more.
+  package func curePhantom(blocks: Int) -> Int {
+    lock.lock()
+    awaitScavenging()
+    let before = state.pointee.phantomPages
+    cure(blocks)
+    let cured = before - state.pointee.phantomPages
+    endScavenging()
+    lock.unlock()
+    return cured
+  }
+
+  // MARK: On demand
+
+  /// Releases free memory until at least `byteCount` bytes are uncharged, or nothing is left, and answers how many
+  /// bytes really are, by what the kernel said was resident before. Ignores the policy; uses an honest strategy
+  /// (`split-dontneed`, or `dontneed` where hugepages cannot be split) whatever the configured one is.
+  package func releaseNow(byteCount: Int) -> Int {
+    if byteCount <= 0 { return 0 }
+    lock.lock()
+    awaitScavenging()
+    let pages = releaseHonestly(pages: (byteCount + 4095) >> pageShift)
+    endScavenging()
+    lock.unlock()
+    return pages << pageShift
+  }
+
+  /// Makes room under a limit before the heap grows. Held lock on entry and return; open in between.
+  func releaseForLimit(pages: Int) -> Int {
+    awaitScavenging()
+    defer { endScavenging() }
+    return releaseHonestly(pages: pages)
+  }
+
+  /// In price order: wholly free blocks, broken blocks, long spans of intact ones, and what is lazily free.
+  private func releaseHonestly(pages: Int) -> Int {
+    let kind: StrategyKind = kernel.supports(.cold) ? .splitDontneed : .dontneed
+    let configured = state.pointee.options.strategy
+    var uncharged = 0
+    var order = ReleaseOrder(preferBroken: true, length: .longest)
+    order.wholeFirst = true
+    // The selection asks the configured strategy whether anything is released at all, and whether parts are.
+    while uncharged < pages {
+      state.pointee.options.strategy = StrategyChoice(kind, wholeBlocksOnly: configured.wholeBlocksOnly)
+      var selected = 0
+      while selected < pages - uncharged {
+        let sent = state.pointee.sendNext(order, wanted: pages - uncharged - selected)
+        if sent == 0 { break }
+        selected += sent
+      }
+      state.pointee.options.strategy = configured
+      if selected == 0 { break }
+      uncharged += releaseMeasured(kind)
+    }
+    while uncharged < pages && state.pointee.lazyPages > 0 {
+      let before = uncharged
+      var examined = 0
+      let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
+      while examined < blocks && !state.pointee.batch.isFull {
+        var cursor = state.pointee.lazyCursor
+        guard let block = state.pointee.next(&cursor) else { break }
+        if block.pointee.lazy > 0 && block.pointee.kind != .releasing && !state.pointee.sendLazy(block) { break }
+        state.pointee.lazyCursor = cursor
+        examined += 1
+      }
+      if state.pointee.batch.count == 0 { break }
+      uncharged += releaseMeasured(.dontneed)
+      if uncharged == before && examined >= blocks { break }
+    }
+    return uncharged
+  }
+
+  /// Releases the batch and answers how many of its pages were resident before and are gone now, charge included.
+  private func releaseMeasured(_ kind: StrategyKind) -> Int {
+    let batch = state.pointee.batch
+    lock.unlock()
+    var resident = InlineArray<128, Int32>(repeating: -1)
+    for index in 0..<batch.count { resident[index] = residentPages(in: batch.ranges[index], scratch: batch) }
+    lock.lock()
+    let phantomBefore = state.pointee.phantomPages
+    _ = releaseBatch(kind)
+    var pages = 0
+    for index in 0..<batch.count where batch.entries[index].effect == .gone {
+      pages += resident[index] >= 0 ? Int(resident[index]) : batch.ranges[index].byteCount >> pageShift
+    }
+    // A whole block that goes takes its phantom along.
+    return pages + max(phantomBefore - state.pointee.phantomPages, 0)
+  }
+
+  /// Pages of `range` in memory by the kernel's word, or -1 if it does not say.
+  private func residentPages(in range: AddressRange, scratch: ReleaseBatch) -> Int32 {
+    var pages = 0
+    var start = range.start
+    while start < range.end {
+      do throws(KernelError) {
+        let answer = try kernel.residency(
+          of: AddressRange(start: start, byteCount: Int(range.end - start)),
+          into: UnsafeMutableBufferPointer(start: scratch.regions, count: ReleaseBatch.regionCapacity))
+        for index in 0..<answer.count where scratch.regions[index].isPresent {
+          pages += scratch.regions[index].range.byteCount >> pageShift
+        }
+        if answer.walkedTo <= start { break }
+        start = answer.walkedTo
+      } catch { return -1 }
+    }
+    return Int32(pages)
+  }
+
+  /// Drops what is left of an emptied broken block, so that its next touch brings a hugepage. Held lock on entry and
+  /// return; open in between. False if somebody else is scavenging or the kernel refused.
+  func dropBroken(_ block: Block) -> Bool {
+    if state.pointee.scavenging || block.pointee.flags.contains(.refused) { return false }
+    beginScavenging()
+    defer { endScavenging() }
+    state.pointee.sendWhole(block, count: 1)
+    let before = state.pointee.totals.pagesReleased
+    _ = releaseBatch(.dontneed)
+    // Not a scavenge: nobody decided to do without this memory.
+    let dropped = state.pointee.totals.pagesReleased - before
+    state.pointee.totals.pagesReleased = before
+    state.pointee.totals.rebuiltBlocks += 1
+    if block.pointee.kind == .absent { block.pointee.flags.remove(.wasReleased) }
+    return dropped > 0 || block.pointee.kind == .absent
+  }
+}
+
+extension HeapState {
+  /// Sends the lazily free memory of a block into flight; false if the batch has no room for all of it.
+  mutating func sendLazy(_ block: Block) -> Bool {
+    if block.pointee.kind == .freeResident {
+      if batch.isFull { return false }
+      sendWhole(block, count: 1)
+      return true
+    }
+    var page = 0
+    while page < pagesPerBlock {
+      let start = block.releasedMap.firstSet(from: page)
+      if start >= pagesPerBlock { break }
+      if block.zeroMap[start] {
+        page = start + 1
+        continue
+      }
+      if batch.isFull { return false }
+      let end = min(block.releasedMap.firstClear(from: start), block.zeroMap.firstSet(from: start))
+      sendPart(block, PageRun(start: start, count: end - start))
+      page = end
+    }
+    return true
+  }
+}

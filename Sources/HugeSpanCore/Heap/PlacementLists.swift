@@ -1,0 +1,205 @@
+// Where a span is placed: the argument, and the lists that carry it out.
+//
+// The aim is that blocks become either full or empty: a full block uses its hugepage well, an empty one can be released
+// whole or reused for anything. So a request for n pages goes to the block that can lose n pages with the least harm:
+//
+//   1. The shortest sufficient longest free range. A long free range is an asset that only a large request needs; small
+//      requests fill the crumbs first. This is best fit over blocks instead of over ranges.
+//   2. Among equals, the fullest block. The emptier one may yet empty, if it is left alone.
+//   3. Intact before broken. Used pages should lie on hugepages; a broken block has to earn new spans last, so that it
+//      drains and can be dropped whole. Before broken ones, and after the ordinary ones, come donated tails: a large
+//      span's tail belongs to that span's fate, and dies with it when nobody has settled there.
+//   4. Of broken blocks, those that still hold some free resident pages before those whose free pages are all released:
+//      the first may be had without a fault.
+//
+// Spans that are expected to live short (by hint, or because they hold few objects) have blocks of their own: one
+// long-lived span among a hundred short ones keeps a block alive that would have emptied.
+//
+// Within the block, best fit again, by range; ties to the lowest address.
+//
+// Each rank is an exact list: 512 lengths times 8 degrees of fullness, a bit per list and a bit per 64 lists, so the
+// best block is found by two or three find-first-bit operations whatever the size of the heap. Relinking costs two or
+// three cache lines of neighbours, and only when length or degree of fullness changed.
+
+/// The ranks of blocks, best first.
+enum PlacementRank: Int {
+  case intact, donated, brokenPartial, brokenReleased
+}
+
+/// Doubly linked lists of blocks by rank, longest free range and fullness.
+struct PlacementLists {
+  /// Degrees of fullness that are told apart.
+  static let degrees = 8
+  static let listsPerRank = pagesPerBlock * degrees
+  static let ranks = 4
+  static let groups = 2
+  static let listCount = listsPerRank * ranks * groups
+  static let wordCount = listCount / 64
+  static let summaryCount = (wordCount + 63) / 64
+
+  static let byteCount =
+    listCount * MemoryLayout<Block?>.stride + (wordCount + summaryCount) * MemoryLayout<UInt64>.stride
+
+  let heads: UnsafeMutablePointer<Block?>
+  let bits: UnsafeMutablePointer<UInt64>
+  let summary: UnsafeMutablePointer<UInt64>
+
+  /// Lists in `byteCount` bytes of zeroed memory at `memory`.
+  init(memory: UnsafeMutableRawPointer) {
+    bits = memory.assumingMemoryBound(to: UInt64.self)
+    summary = bits + PlacementLists.wordCount
+    heads = UnsafeMutableRawPointer(summary + PlacementLists.summaryCount).assumingMemoryBound(to: Block?.self)
+  }
+
+  /// The list where an occupied block belongs, or `noList` if it is full.
+  @inline(__always)
+  static func list(for block: Block) -> UInt16 {
+    let longest = Int(block.pointee.longest)
+    if longest == 0 { return noList }
+    let flags = block.pointee.flags
+    // One fullness class for 64 used pages; the fullest has the lowest number.
+    let degree = (pagesPerBlock &- 1 &- Int(block.pointee.used)) &>> 6
+    var rank = PlacementRank.intact.rawValue
+    if flags.contains(.broken) {
+      rank = block.freeResidentPages > 0 ? PlacementRank.brokenPartial.rawValue : PlacementRank.brokenReleased.rawValue
+    } else if flags.contains(.donated) {
+      rank = PlacementRank.donated.rawValue
+    }
+    let group = flags.contains(.transient) ? ranks : 0
+    return UInt16(truncatingIfNeeded: (group &+ rank) &* listsPerRank &+ (longest &- 1) &* degrees &+ max(degree, 0))
+  }
+
+  /// Number of the first list of a rank.
+  @inline(__always)
+  static func base(_ rank: PlacementRank, transient: Bool) -> Int {
+    ((transient ? ranks : 0) &+ rank.rawValue) &* listsPerRank
+  }
+
+  @inline(__always)
+  mutating func insert(_ block: Block, into list: UInt16) {
+    block.pointee.list = list
+    if list == noList { return }
+    let index = Int(list)
+    let head = heads[index]
+    block.pointee.previous = nil
+    block.pointee.next = head
+    heads[index] = block
+    if let head {
+      head.pointee.previous = block
+    } else {
+      bits[index &>> 6] |= 1 &<< UInt64(truncatingIfNeeded: index & 63)
+      summary[index &>> 12] |= 1 &<< UInt64(truncatingIfNeeded: (index &>> 6) & 63)
+    }
+  }
+
+  @inline(__always)
+  mutating func remove(_ block: Block) {
+    let list = block.pointee.list
+    if list == noList { return }
+    block.pointee.list = noList
+    let next = block.pointee.next
+    let previous = block.pointee.previous
+    if let next { next.pointee.previous = previous }
+    if let previous {
+      previous.pointee.next = next
+    } else {
+      let index = Int(list)
+      heads[index] = next
+      if next == nil {
+        bits[index &>> 6] &= ~(1 &<< UInt64(truncatingIfNeeded: index & 63))
+        if bits[index &>> 6] == 0 { summary[index &>> 12] &= ~(1 &<< UInt64(truncatingIfNeeded: (index &>> 6) & 63)) }
+      }
+    }
+  }
+
+  /// Puts the block where its counters say, if that is not where it is.
+  @inline(__always)
+  mutating func update(_ block: Block) {
+    let list = PlacementLists.list(for: block)
+    if list == block.pointee.list { return }
+    remove(block)
+    insert(block, into: list)
+  }
+
+  /// The first nonempty list in `from ..< end`, or nil. A rank is 64 words, exactly one word of the summary.
+  @inline(__always)
+  func firstList(from: Int, end: Int) -> Int? {
+    let word = from &>> 6
+    let here = bits[word] & (~0 &<< UInt64(truncatingIfNeeded: from & 63))
+    if here != 0 { return (word &<< 6) &+ here.trailingZeroBitCount }
+    if word & 63 == 63 { return nil }
+    let above = summary[word &>> 6] & (~0 &<< UInt64(truncatingIfNeeded: (word & 63) &+ 1))
+    if above == 0 { return nil }
+    let found = (word & ~63) &+ above.trailingZeroBitCount
+    return (found &<< 6) &+ bits[found].trailingZeroBitCount
+  }
+
+  /// The best block of a rank for `count` pages, or nil.
+  @inline(__always)
+  func best(_ rank: PlacementRank, transient: Bool, count: Int) -> Block? {
+    let base = PlacementLists.base(rank, transient: transient)
+    let from = base &+ (count &- 1) &* PlacementLists.degrees
+    guard let list = firstList(from: from, end: base &+ PlacementLists.listsPerRank) else { return nil }
+    return heads[list]
+  }
+
+  /// The block of a rank with the longest free range of at most `limit` pages, the emptiest among those; or nil.
+  func longest(_ rank: PlacementRank, transient: Bool, limit: Int = pagesPerBlock) -> Block? {
+    let base = PlacementLists.base(rank, transient: transient)
+    let last = base + limit * PlacementLists.degrees - 1
+    var word = last >> 6
+    let here = bits[word] & (~0 >> UInt64(63 - (last & 63)))
+    if here != 0 { return heads[(word << 6) + 63 - here.leadingZeroBitCount] }
+    if word & 63 == 0 { return nil }
+    let below = summary[word >> 6] & ((1 << UInt64(word & 63)) - 1)
+    if below == 0 { return nil }
+    word = (word & ~63) + 63 - below.leadingZeroBitCount
+    return heads[(word << 6) + 63 - bits[word].leadingZeroBitCount]
+  }
+}
+
+/// Lists of broken blocks by the longest run that a release could give back.
+struct ReleasableLists {
+  static let byteCount = pagesPerBlock * MemoryLayout<Block?>.stride + wordsPerMap * MemoryLayout<UInt64>.stride
+
+  let heads: UnsafeMutablePointer<Block?>
+  let bits: UnsafeMutablePointer<UInt64>
+
+  /// Lists in `byteCount` bytes of zeroed memory at `memory`.
+  init(memory: UnsafeMutableRawPointer) {
+    bits = memory.assumingMemoryBound(to: UInt64.self)
+    heads = UnsafeMutableRawPointer(bits + wordsPerMap).assumingMemoryBound(to: Block?.self)
+  }
+
+  mutating func insert(_ block: Block, length: Int) {
+    block.pointee.releasable = UInt16(length)
+    if length == 0 { return }
+    let index = length - 1
+    let head = heads[index]
+    block.pointee.previousReleasable = nil
+    block.pointee.nextReleasable = head
+    heads[index] = block
+    if let head { head.pointee.previousReleasable = block } else { PageMap(bits).setBit(index) }
+  }
+
+  mutating func remove(_ block: Block) {
+    let length = Int(block.pointee.releasable)
+    if length == 0 { return }
+    block.pointee.releasable = 0
+    let next = block.pointee.nextReleasable
+    let previous = block.pointee.previousReleasable
+    if let next { next.pointee.previousReleasable = previous }
+    if let previous {
+      previous.pointee.nextReleasable = next
+    } else {
+      heads[length - 1] = next
+      if next == nil { PageMap(bits).clearBit(length - 1) }
+    }
+  }
+
+  /// The block whose releasable run is the longest of at most `limit` pages, or nil.
+  func longest(limit: Int = pagesPerBlock) -> Block? {
+    let index = PageMap(bits).lastSet(before: limit)
+    return index < 0 ? nil : heads[index]
+  }
+}

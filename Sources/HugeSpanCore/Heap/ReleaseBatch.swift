@@ -1,0 +1,263 @@
+// What is on its way to the kernel: the ranges of one release, and where they came from.
+//
+// One batch per heap, because one thread scavenges at a time. Its ranges lie next to each other, as the system call
+// wants them; the blocks stand in a second array. While the lock is open the batch is also the answer to the question
+// whether a page is in flight.
+
+/// One range of a batch.
+struct ReleaseEntry {
+  /// The block, or the first of several wholly free ones.
+  var block: Block
+  /// Wholly free blocks in the range; 0 for a part of one occupied block.
+  var wholeBlocks: Int
+  /// The part, if it is one.
+  var run: PageRun
+  /// What the kernel had under the block just before, when it was asked.
+  var backing: Backing
+  /// The block was intact until this part of it was chosen.
+  var breaksBlock: Bool
+  /// The block's hugepage is known to be one folio still, though not mapped as one.
+  var wholeFolio: Bool
+  /// What the release did.
+  var effect: ReleaseEffect
+}
+
+/// What a release did to a range, as far as the kernel's answers tell.
+enum ReleaseEffect: UInt8 {
+  /// Nothing: the call failed.
+  case refused
+  /// The memory is back with the kernel.
+  case gone
+  /// Unmapped, but the hugepage it belongs to was not split: still charged.
+  case goneFromWholeFolio
+  /// The kernel may take it when it needs memory.
+  case lazy
+}
+
+struct ReleaseBatch {
+  static let capacity = 128
+  static let regionCapacity = 600
+
+  static let byteCount =
+    capacity * (2 * MemoryLayout<AddressRange>.stride + MemoryLayout<ReleaseEntry>.stride)
+    + regionCapacity * MemoryLayout<ResidentRegion>.stride
+
+  var count = 0
+  let ranges: UnsafeMutablePointer<AddressRange>
+  /// Room for the single pages that are advised first where a block has to be split.
+  let probes: UnsafeMutablePointer<AddressRange>
+  let entries: UnsafeMutablePointer<ReleaseEntry>
+  /// Scratch for the kernel's answers.
+  let regions: UnsafeMutablePointer<ResidentRegion>
+
+  init(memory: UnsafeMutableRawPointer) {
+    ranges = memory.assumingMemoryBound(to: AddressRange.self)
+    probes = ranges + ReleaseBatch.capacity
+    entries = UnsafeMutableRawPointer(probes + ReleaseBatch.capacity).assumingMemoryBound(to: ReleaseEntry.self)
+    regions = UnsafeMutableRawPointer(entries + ReleaseBatch.capacity).assumingMemoryBound(to: ResidentRegion.self)
+  }
+
+  var isFull: Bool { count == ReleaseBatch.capacity }
+
+  mutating func append(_ range: AddressRange, _ entry: ReleaseEntry) {
+    (ranges + count).initialize(to: range)
+    (entries + count).initialize(to: entry)
+    count += 1
+  }
+}
+
+extension HeapState {
+  /// Whether a page of `run` is in flight.
+  func isInFlight(_ block: Block, _ run: PageRun) -> Bool {
+    for index in 0..<batch.count {
+      let entry = batch.entries[index]
+      if entry.block == block && entry.wholeBlocks == 0 && entry.run.start < run.end && run.start < entry.run.end {
+        return true
+      }
+    }
+    return false
+  }
+
+  // MARK: Into flight
+
+  /// Takes `run` of an occupied block out of reach: used in the map, a span of nobody's.
+  mutating func sendPart(_ block: Block, _ run: PageRun) {
+    block.used.set(run)
+    block.starts.setBit(run.start)
+    // Broken from now on, not only when the release is booked: the next choice should go on in this block.
+    let breaks = !block.isBroken
+    if breaks { block.pointee.flags.insert(.broken) }
+    if block.pointee.released != 0 { forgetReleased(block, run) }
+    block.pointee.inFlight += UInt16(run.count)
+    inFlightPages += run.count
+    block.pointee.longest = UInt16(block.used.longestClearRun().count)
+    batch.append(
+      AddressRange(start: address(of: block, page: run.start), byteCount: run.count << pageShift),
+      ReleaseEntry(
+        block: block, wholeBlocks: 0, run: run, backing: block.pointee.backing, breaksBlock: breaks,
+        wholeFolio: block.pointee.flags.contains(.wholeFolio), effect: .refused))
+    relist(block)
+  }
+
+  /// Lazily freed pages that go into flight are in flight and nothing else.
+  private mutating func forgetReleased(_ block: Block, _ run: PageRun) {
+    let count = block.releasedMap.count(in: run)
+    block.releasedMap.clear(run)
+    block.pointee.released -= UInt16(count)
+    block.pointee.lazy -= UInt16(count)
+    releasedPages -= count
+    lazyPages -= count
+  }
+
+  /// Takes `count` wholly free resident blocks, from `block` on, out of every list.
+  mutating func sendWhole(_ block: Block, count: Int) {
+    let arena = Int(block.pointee.arena)
+    let first = Int(block.pointee.index)
+    for number in first..<(first + count) {
+      let each = arenas[arena].block(number)
+      if each.isBroken {
+        freeBroken.remove(each)
+      } else if each.pointee.released != 0 {
+        freeLazy.remove(each)
+      } else {
+        freeIntact.remove(each)
+      }
+      arenas[arena].markTaken(number)
+      each.pointee.kind = .releasing
+      freeResidentBlocks -= 1
+      releasingBlocks += 1
+      releasedPages -= Int(each.pointee.released)
+      lazyPages -= Int(each.pointee.lazy)
+    }
+    batch.append(
+      AddressRange(start: address(of: block), byteCount: count << bytesPerBlockShift),
+      ReleaseEntry(
+        block: block, wholeBlocks: count, run: PageRun(start: 0, count: pagesPerBlock), backing: block.pointee.backing,
+        breaksBlock: false, wholeFolio: false, effect: .refused))
+  }
+
+  // MARK: Back from flight
+
+  /// Books what became of entry `index`. Returns the pages that were released by it.
+  mutating func book(_ entry: ReleaseEntry) -> Int {
+    entry.wholeBlocks == 0 ? bookPart(entry) : bookWhole(entry)
+  }
+
+  private mutating func bookPart(_ entry: ReleaseEntry) -> Int {
+    let effect = entry.effect
+    let block = entry.block
+    let run = entry.run
+    block.used.clear(run)
+    block.starts.clearBit(run.start)
+    block.pointee.inFlight -= UInt16(run.count)
+    inFlightPages -= run.count
+    let merged = block.used.clearRun(around: run).count
+    if merged > Int(block.pointee.longest) { block.pointee.longest = UInt16(merged) }
+    var pages = 0
+    switch effect {
+    case .refused:
+      block.pointee.flags.insert(.refused)
+      // Only if no other part of it was released meanwhile.
+      if entry.breaksBlock && block.pointee.released == 0 && block.pointee.inFlight == 0 && entry.backing != .split {
+        lists.remove(block)
+        releasable.remove(block)
+        block.pointee.flags.remove(.broken)
+      }
+    case .gone, .goneFromWholeFolio, .lazy:
+      pages = run.count
+      markReleased(block, run, lazily: effect == .lazy)
+      if effect == .goneFromWholeFolio { addPhantom(block, pages) }
+      block.pointee.flags.insert(.wasReleased)
+      block.pointee.stamp = UInt32(truncatingIfNeeded: now >> 24)
+      if entry.breaksBlock { totals.splits += 1 }
+      block.pointee.backing = .split
+    }
+    if block.pointee.used == 0 && block.pointee.inFlight == 0 { settleEmpty(block) } else { relist(block) }
+    return pages
+  }
+
+  /// Free pages of `run`, released or not, become released.
+  private mutating func markReleased(_ block: Block, _ run: PageRun, lazily: Bool) {
+    let zeroBefore = block.zeroMap.count(in: run)
+    var before = 0
+    var lazyBefore = 0
+    PageMap.forEachWord(of: run) { word, mask in
+      let bits = block.releasedMap.words[word] & mask
+      before += bits.nonzeroBitCount
+      lazyBefore += (bits & ~block.zeroMap.words[word]).nonzeroBitCount
+      block.releasedMap.words[word] |= mask
+    }
+    block.pointee.released += UInt16(run.count - before)
+    releasedPages += run.count - before
+    if lazily {
+      block.zeroMap.clear(run)
+      block.pointee.zero -= UInt16(zeroBefore)
+      block.pointee.lazy += UInt16(run.count - lazyBefore)
+      lazyPages += run.count - lazyBefore
+    } else {
+      block.zeroMap.set(run)
+      block.pointee.zero += UInt16(run.count - zeroBefore)
+      block.pointee.lazy -= UInt16(lazyBefore)
+      lazyPages -= lazyBefore
+    }
+  }
+
+  /// At most the whole folio can be phantom; which of its pages came back since is not kept (64 bytes a block).
+  private mutating func addPhantom(_ block: Block, _ pages: Int) {
+    let total = min(Int(block.pointee.phantom) + pages, pagesPerBlock)
+    phantomPages += total - Int(block.pointee.phantom)
+    block.pointee.phantom = UInt16(total)
+    block.pointee.flags.insert(.wholeFolio)
+  }
+
+  mutating func clearPhantom(_ block: Block) {
+    phantomPages -= Int(block.pointee.phantom)
+    block.pointee.phantom = 0
+    block.pointee.flags.remove(.wholeFolio)
+  }
+
+  private mutating func bookWhole(_ entry: ReleaseEntry) -> Int {
+    let effect = entry.effect
+    var pages = 0
+    let arena = Int(entry.block.pointee.arena)
+    let first = Int(entry.block.pointee.index)
+    for number in first..<(first + entry.wholeBlocks) {
+      let block = arenas[arena].block(number)
+      releasingBlocks -= 1
+      switch effect {
+      case .gone, .goneFromWholeFolio:
+        pages += pagesPerBlock - Int(block.pointee.released) + Int(block.pointee.lazy)
+        makeAbsent(block)
+      case .lazy, .refused:
+        block.pointee.kind = .freeResident
+        freeResidentBlocks += 1
+        if effect == .lazy {
+          pages += pagesPerBlock - Int(block.pointee.released)
+          makeLazy(block)
+        }
+        releasedPages += Int(block.pointee.released)
+        lazyPages += Int(block.pointee.lazy)
+        if effect == .refused { block.pointee.flags.insert(.refused) }
+        listFree(block)
+        arenas[arena].markFree(number, resident: true)
+      }
+    }
+    return pages
+  }
+
+  /// A wholly free block is lazily free as a whole, but for pages that had gone before.
+  private func makeLazy(_ block: Block) {
+    // Pages that are gone keep released and zero; every other page becomes released without zero.
+    var zero = 0
+    for word in 0..<wordsPerMap {
+      block.zeroMap.words[word] &= block.releasedMap.words[word]
+      zero += block.zeroMap.words[word].nonzeroBitCount
+    }
+    block.releasedMap.fill(true)
+    block.pointee.zero = UInt16(zero)
+    block.pointee.released = UInt16(pagesPerBlock)
+    block.pointee.lazy = UInt16(pagesPerBlock - zero)
+    block.pointee.flags.insert(.wasReleased)
+    block.pointee.stamp = UInt32(truncatingIfNeeded: now >> 24)
+  }
+}

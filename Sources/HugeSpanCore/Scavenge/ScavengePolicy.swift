@@ -1,0 +1,95 @@
+// What to release and when: the question a policy answers once a tick.
+//
+// A policy sees totals, answers with a plan, and learns what came of it. It makes no system call, reads no clock and
+// holds no reference to the heap; so the same decisions can be replayed, compared with a model, and simulated. The plan
+// says how many pages and in which order; finding them in that order is the heap's work (`Selection`), because only
+// its lists can do it without looking at every block.
+
+/// What a policy is told at a tick.
+package struct ScavengeInput: Sendable {
+  /// The caller's clock, in nanoseconds, and the time since the last tick.
+  package var now: UInt64 = 0
+  package var elapsed: UInt64 = 0
+  /// CPU time of the process so far, in nanoseconds.
+  package var processCPU: UInt64 = 0
+  /// Pages that the caller freed, and pages that came back from released state, since the last tick.
+  package var freedPages: Int = 0
+  package var refaultedPages: Int = 0
+  /// Free pages that could be released now.
+  package var releasablePages: Int = 0
+  package var usedPages: Int = 0
+  package var phantomPages: Int = 0
+}
+
+/// In which order free memory is released.
+package struct ReleaseOrder: Equatable, Sendable {
+  /// How the next span is chosen by its length.
+  package enum Length: UInt8, Sendable {
+    /// The longest span first.
+    case longest
+    /// One span of each length in turn, as a free list per length gives them up.
+    case roundRobin
+  }
+  package var preferBroken: Bool
+  package var length: Length
+  /// Wholly free blocks before everything else: the cheapest bytes first.
+  package var wholeFirst: Bool = false
+}
+
+/// What a policy wants done in a tick.
+package struct ScavengePlan: Equatable, Sendable {
+  /// Pages to release; the last span may overshoot.
+  package var pages: Int = 0
+  package var order = ReleaseOrder(preferBroken: true, length: .longest)
+  /// Blocks whose phantom should be given back by splitting their hugepage.
+  package var cures: Int = 0
+  /// The next tick should come no later than this, in nanoseconds.
+  package var nextTick: UInt64 = 1_000_000_000
+}
+
+/// A scavenge policy: a value with whatever memory it needs, asked at each tick.
+package protocol ScavengePolicy: Sendable {
+  /// Decides. Called once per tick, under the heap's lock: bounded work, no calls.
+  mutating func plan(_ input: ScavengeInput) -> ScavengePlan
+  /// Learns that a plan for `wanted` pages released `released`.
+  mutating func booked(wanted: Int, released: Int)
+}
+
+/// The closed set of policies, each with its state.
+enum PolicyState {
+  case never
+  case immediate(ImmediatePolicy)
+  case counting(CountingPolicy)
+
+  init(_ choice: PolicyChoice) {
+    switch choice {
+    case .never: self = .never
+    case .immediate: self = .immediate(ImmediatePolicy())
+    case .gperftools(let rate): self = .counting(CountingPolicy(gperftoolsRate: rate))
+    case .seed(let options): self = .counting(CountingPolicy(seed: options))
+    }
+  }
+
+  mutating func plan(_ input: ScavengeInput) -> ScavengePlan {
+    switch self {
+    case .never: return ScavengePlan()
+    case .immediate(var policy):
+      let plan = policy.plan(input)
+      self = .immediate(policy)
+      return plan
+    case .counting(var policy):
+      let plan = policy.plan(input)
+      self = .counting(policy)
+      return plan
+    }
+  }
+
+  mutating func booked(wanted: Int, released: Int) {
+    switch self {
+    case .never, .immediate: break
+    case .counting(var policy):
+      policy.booked(wanted: wanted, released: released)
+      self = .counting(policy)
+    }
+  }
+}
