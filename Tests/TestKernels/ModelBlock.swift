@@ -1,0 +1,125 @@
+// What a kernel has under one pageblock, as far as the heap can cause it.
+//
+// Memory comes in folios: a hugepage is one folio of 512 pages, and stays one until the kernel splits it. That a page of
+// it is unmapped frees nothing: it is charged until the folio is split or its last mapped page goes. So each page is
+// absent, a page of the block's hugepage, or a base page of its own; and the phantom is what a whole folio has beyond
+// its mapped pages. The page table of base pages outlives them: a block that has one gets no hugepage by a fault.
+// A split gives pages that hold only zeros up for the shared page of zeros, as kernels since 6.12 do: a page of a hugepage
+// that nobody wrote is gone with it. Checked against the real kernel, step by step, in ModelKernelTests.
+
+import HugeSpanCore
+
+/// State of 512 pages of 4 KiB.
+struct ModelBlock {
+  enum Page: UInt8 {
+    case absent, base, folio
+  }
+
+  static let pageCount = 512
+
+  private(set) var pages = [Page](repeating: .absent, count: pageCount)
+  /// Written since it is there, so that it is not zero.
+  private var isWritten = [Bool](repeating: false, count: pageCount)
+  /// Given back lazily: still there, the kernel may take it.
+  private(set) var isLazy = [Bool](repeating: false, count: pageCount)
+  /// Handed out to somebody: releasing it is a violation.
+  var isUsed = [Bool](repeating: false, count: pageCount)
+  /// One PMD entry maps the hugepage.
+  private(set) var isMappedHuge = false
+  private(set) var hasPageTable = false
+
+  private(set) var presentPages = 0
+  private var folioPages = 0
+  private(set) var lazyPages = 0
+
+  /// Pages that are charged though nothing maps them.
+  var phantomPages: Int { folioPages == 0 ? 0 : Self.pageCount - folioPages }
+  var chargedPages: Int { presentPages + phantomPages }
+
+  private mutating func set(_ page: Int, to state: Page, lazy: Bool = false) {
+    if pages[page] != .absent { presentPages -= 1 }
+    if pages[page] == .folio { folioPages -= 1 }
+    if isLazy[page] { lazyPages -= 1 }
+    pages[page] = state
+    if state == .absent { isWritten[page] = false }
+    isLazy[page] = lazy
+    if state != .absent { presentPages += 1 }
+    if state == .folio { folioPages += 1 }
+    if lazy { lazyPages += 1 }
+  }
+
+  private mutating func fill(_ state: Page, lazy: Bool = false) {
+    for page in 0..<Self.pageCount { set(page, to: state, lazy: lazy) }
+  }
+
+  /// Writes to `range`. `givesHugePages` says whether an empty block becomes huge.
+  mutating func touch(_ range: Range<Int>, givesHugePages: Bool) {
+    defer { for page in range { isWritten[page] = true } }
+    if isMappedHuge {
+      if lazyPages > 0 { fill(.folio) }
+    } else if !hasPageTable && givesHugePages {
+      fill(.folio)
+      isMappedHuge = true
+    } else {
+      hasPageTable = true
+      for page in range { set(page, to: pages[page] == .absent ? .base : pages[page]) }
+    }
+  }
+
+  mutating func dontneed(_ range: Range<Int>) {
+    if isMappedHuge && range.count == Self.pageCount {
+      fill(.absent)
+      isMappedHuge = false
+      return
+    }
+    if isMappedHuge {
+      isMappedHuge = false
+      hasPageTable = true
+    }
+    for page in range { set(page, to: .absent) }
+    // An emptied page table is freed only by a call that spans all of it.
+    if range.count == Self.pageCount { hasPageTable = false }
+  }
+
+  /// Marks present pages as free for the taking. A part of a hugepage cannot be: it is split.
+  mutating func free(_ range: Range<Int>) {
+    if isMappedHuge && range.count < Self.pageCount { split() }
+    for page in range where pages[page] != .absent { set(page, to: pages[page], lazy: true) }
+  }
+
+  /// Cooling or paging out a part of a hugepage splits it.
+  mutating func cool(_ range: Range<Int>) {
+    if range.count < Self.pageCount || !isMappedHuge, range.contains(where: { pages[$0] == .folio }) {
+      if folioPages < Self.pageCount || range.count < Self.pageCount { split() }
+    }
+  }
+
+  /// The hugepage becomes base pages; what nothing maps or nobody wrote is freed.
+  mutating func split() {
+    isMappedHuge = false
+    hasPageTable = true
+    for page in 0..<Self.pageCount where pages[page] == .folio {
+      set(page, to: isWritten[page] ? .base : .absent, lazy: isWritten[page] && isLazy[page])
+    }
+  }
+
+  /// Copies what is there into a hugepage; false if nothing is there.
+  mutating func collapse() -> Bool {
+    guard presentPages > 0 else { return false }
+    if isMappedHuge { return true }
+    fill(.folio)
+    isMappedHuge = true
+    hasPageTable = false
+    return true
+  }
+
+  /// The kernel takes what it was given lazily.
+  mutating func reclaimLazy() {
+    guard lazyPages > 0 else { return }
+    if isMappedHuge {
+      dontneed(0..<Self.pageCount)
+    } else {
+      for page in 0..<Self.pageCount where isLazy[page] { set(page, to: .absent) }
+    }
+  }
+}
