@@ -227,7 +227,7 @@ extension PageHeapCore {
 
   /// In price order: wholly free blocks, broken blocks, long spans of intact ones, and what is lazily free.
   private func releaseHonestly(pages: Int) -> Int {
-    let kind: StrategyKind = kernel.supports(.cold) ? .splitDontneed : .dontneed
+    let kind: StrategyKind = kernel.capabilities.supports(.splitDontneed) ? .splitDontneed : .dontneed
     let configured = state.pointee.options.strategy
     var uncharged = 0
     var order = ReleaseOrder(preferBroken: true, length: .longest)

@@ -37,7 +37,7 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     guard options.firstArenaBytes >= bytesPerBlock, options.softLimitBytes ?? 0 >= 0, options.hardLimitBytes ?? 0 >= 0
     else { throw .invalidRequest }
 
-    guard options.strategy.kind.isSupported(by: kernel) else { throw .strategyNotSupported }
+    guard kernel.capabilities.supports(options.strategy.kind) else { throw .strategyNotSupported }
 
     let stateBytes = cacheLines(MemoryLayout<HeapState>.stride)
     let arenaBytes = cacheLines(MemoryLayout<Arena>.stride * maximumArenas)

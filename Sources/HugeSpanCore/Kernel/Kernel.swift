@@ -115,9 +115,6 @@ package protocol Kernel: Sendable {
   /// Advises `ranges`, in order, and stops at the first that fails.
   func advise(_ advice: Advice, _ ranges: UnsafeBufferPointer<AddressRange>) -> AdviseOutcome
 
-  /// Whether an advice works here, as found by trying it once. A kernel that was not probed says yes.
-  func supports(_ advice: Advice) -> Bool
-
   /// Fills `regions` with what is resident in `range`, ascending, and returns how many were filled and where the walk
   /// ended (`range.end` when it is complete).
   func residency(
@@ -130,8 +127,4 @@ package protocol Kernel: Sendable {
   /// Maps real, zeroed memory for the heap's own tables; never from malloc.
   func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer
   func unmapMetadata(_ pointer: UnsafeMutableRawPointer, byteCount: Int)
-}
-
-extension Kernel {
-  package func supports(_ advice: Advice) -> Bool { true }
 }

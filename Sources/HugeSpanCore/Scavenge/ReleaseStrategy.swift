@@ -70,6 +70,7 @@ package struct ReleaseBatchView: ~Copyable {
         of: AddressRange(start: start, byteCount: bytesPerBlock),
         into: UnsafeMutableBufferPointer(start: batch.regions, count: ReleaseBatch.regionCapacity))
       if answer.count == 0 { return .absent }
+      if !batch.regions[0].isBackingKnown { return .unknown }
       return batch.regions[0].isHuge ? .huge : .split
     } catch { return .unknown }
   }
@@ -170,18 +171,5 @@ package struct SplitDontneedStrategy: ReleaseStrategy {
       entries[index].backing = .unknown
     }
     batch.learnBacking(on: kernel)
-  }
-}
-
-extension StrategyKind {
-  /// Whether `kernel` has every advice that the strategy gives.
-  func isSupported<K: Kernel>(by kernel: K) -> Bool {
-    switch self {
-    case .keep: true
-    case .dontneed: kernel.supports(.dontneed)
-    case .free: kernel.supports(.free)
-    case .freeThenDontneed: kernel.supports(.free) && kernel.supports(.dontneed)
-    case .splitDontneed: kernel.supports(.cold) && kernel.supports(.dontneed)
-    }
   }
 }
