@@ -29,7 +29,8 @@ let package = Package(
 
     // Recording of real programs.
     .target(name: "TraceFormat"),
-    .target(name: "CHugeSpanRecorder"),
+    .target(name: "CRecordingLog"),
+    .target(name: "CHugeSpanRecorder", dependencies: ["CRecordingLog"], cSettings: [.unsafeFlags(["-O2"])]),
     .target(
       name: "HugeSpanRecorder", dependencies: ["CHugeSpanRecorder"], exclude: ["recorder.map"],
       swiftSettings: embedded,
@@ -42,7 +43,7 @@ let package = Package(
 
     // Replay, comparison, the command line.
     .target(name: "OptionTable"),
-    .target(name: "HugeSpanLab", dependencies: ["HugeSpanCore", "CHugeSpanShims", "TraceFormat"]),
+    .target(name: "HugeSpanLab", dependencies: ["HugeSpanCore", "CHugeSpanShims", "TraceFormat", "CRecordingLog"]),
     .executableTarget(
       name: "hugespan-cli", dependencies: ["HugeSpanLab", "TraceFormat", "OptionTable", "CHugeSpanShims"]),
 

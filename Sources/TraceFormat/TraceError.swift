@@ -35,7 +35,9 @@ public struct TraceError: Error, Equatable, Sendable {
     case event(Int)
   }
 
+  /// What is wrong.
   public var problem: Problem
+  /// Where; nil when no place is to blame.
   public var location: Location?
 
   /// Creates an error from what is wrong and where.

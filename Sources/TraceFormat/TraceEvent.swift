@@ -35,8 +35,9 @@ public struct ProgramSample: Equatable, Sendable {
   public var anonymousBytes: Int
   /// Of these, bytes on transparent hugepages.
   public var hugeBytes: Int
-  /// Page faults so far.
+  /// Page faults so far that did without a disk.
   public var minorFaults: UInt64
+  /// Page faults so far that waited for one.
   public var majorFaults: UInt64
 
   /// Creates a sample from its parts.
@@ -55,7 +56,9 @@ public struct ProgramSample: Equatable, Sendable {
 public struct TraceEvent: Equatable, Sendable {
   /// Nanoseconds since the start of the trace; never decreases.
   public var time: UInt64
+  /// The thread that did it.
   public var thread: Int
+  /// What it did.
   public var body: TraceEventBody
 
   /// Creates an event from its parts.

@@ -45,6 +45,7 @@ public enum TraceEnding: Equatable, Sendable {
 }
 
 extension TraceEnding: CustomStringConvertible {
+  /// One phrase.
   public var description: String {
     switch self {
     case .exited(let status): "exited with status \(status)"
@@ -60,6 +61,9 @@ extension TraceHeader {
   static let magic: [UInt8] = [0x89, 0x48, 0x53, 0x54, 0x52, 0x43, 0x0D, 0x0A]
   /// No header is longer; a length beyond this is damage.
   static let maximumBytes = 1 << 20
+
+  /// The header as it stands at the start of a file.
+  package var encodedBytes: [UInt8] { encoded }
 
   /// Magic, version, body length, checksum of the body; then the body.
   var encoded: [UInt8] {
@@ -143,4 +147,9 @@ extension TraceHeader {
       program: program, arguments: arguments, system: system, pageBytes: Int(pageBytes), timeUnitNanoseconds: unit,
       startNanoseconds: startTime)
   }
+}
+
+extension TraceHeader {
+  /// The header that `file` begins with; what follows it is not looked at.
+  package init(decoding file: TraceFile) throws(TraceError) { self = try Self.decode(file.bytes).header }
 }

@@ -1,0 +1,96 @@
+// Where the preloaded library is: beside this program when the whole package was built, else it is built now.
+
+import CRecordingLog
+import Glibc
+
+/// The recorder's shared library.
+package enum RecorderLibrary {
+  private static let fileName = "libhugespan-recorder.so"
+
+  /// The library's path; built on the spot when it is not there yet, which `say` is told.
+  package static func locate(say: (String) -> Void) throws(RecordingError) -> String {
+    var places: [String] = []
+    if let image = imageDirectory() { places.append(image) }
+    let executable = parent(of: executablePath())
+    if !places.contains(executable) { places.append(executable) }
+    let root = packageRoot(near: executable)
+    if let root { places.append("\(root)/.build/release") }
+    for place in places where access("\(place)/\(fileName)", R_OK) == 0 { return absolute("\(place)/\(fileName)") }
+    guard let root else {
+      throw RecordingError(
+        .unavailable,
+        "\(fileName) is neither beside \(executable) nor can it be built: the package's sources are not here")
+    }
+    say("building the recorder (swift build -c release --product hugespan-recorder)")
+    let status = run(["swift", "build", "-c", "release", "--product", "hugespan-recorder", "--package-path", root])
+    let built = "\(root)/.build/release/\(fileName)"
+    guard status == 0, access(built, R_OK) == 0 else {
+      throw RecordingError(.unavailable, "the recorder could not be built (swift build ended with status \(status))")
+    }
+    return absolute(built)
+  }
+
+  /// The directory of the program or library that this code is in: a test bundle is a library.
+  private static func imageDirectory() -> String? {
+    guard let name = hs_host_image_path() else { return nil }
+    let path = String(cString: name)
+    return path.contains("/") ? parent(of: path) : nil
+  }
+
+  private static func executablePath() -> String {
+    var buffer = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+    let count = readlink("/proc/self/exe", &buffer, Int(PATH_MAX))
+    return count > 0 ? String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self) : "/"
+  }
+
+  /// The package that this program was built in: above the executable, else where its sources were compiled.
+  private static func packageRoot(near directory: String) -> String? {
+    var candidate = directory
+    while candidate != "/" && !candidate.isEmpty {
+      if isPackage(candidate) { return candidate }
+      candidate = parent(of: candidate)
+    }
+    // This file is four levels below the root.
+    let source = parent(of: parent(of: parent(of: parent(of: #filePath))))
+    return isPackage(source) ? source : nil
+  }
+
+  private static func isPackage(_ directory: String) -> Bool {
+    access("\(directory)/Package.swift", R_OK) == 0 && access("\(directory)/Sources/HugeSpanRecorder", R_OK) == 0
+  }
+
+  private static func parent(of path: String) -> String {
+    guard let slash = path.lastIndex(of: "/") else { return "." }
+    return slash == path.startIndex ? "/" : String(path[..<slash])
+  }
+
+  private static func absolute(_ path: String) -> String {
+    guard let resolved = realpath(path, nil) else { return path }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+
+  /// Runs a command with our standard error for both of its outputs, so that ours stays clean.
+  private static func run(_ command: [String]) -> Int32 {
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO)
+    var process: pid_t = 0
+    let error = withCStrings(command) { posix_spawnp(&process, command[0], &actions, nil, $0, environ) }
+    if error != 0 { return 127 }
+    var status: Int32 = 0
+    while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+    return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + status & 0x7F
+  }
+}
+
+/// Calls `body` with `strings` as a null-terminated array of C strings.
+func withCStrings<Result>(
+  _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
+) -> Result {
+  var pointers = strings.map { strdup($0) }
+  pointers.append(nil)
+  defer { for pointer in pointers { free(pointer) } }
+  return pointers.withUnsafeBufferPointer { body($0.baseAddress!) }
+}
