@@ -73,6 +73,8 @@ private func copy(_ path: UnsafePointer<CChar>, to target: UnsafeMutablePointer<
 /// Says in the log that what lived before is gone, from a segment that is handed on at once.
 private func recordImage(_ state: UnsafeMutablePointer<hs_state>) {
   var cursor = hs_cursor()
+  // In the name of the first thread, so that no number is spent on this.
+  cursor.thread = 1
   guard refill(state, &cursor) else { return }
   hs_store_record(&cursor, head(HS_LOG_IMAGE, state), 0, 0)
   retire(state, &cursor)

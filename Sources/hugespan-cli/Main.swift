@@ -18,6 +18,7 @@ let hugespanCommand = Command(
     missing; 69 the kernel or the system lacks something that is needed; 70 a bug.
     """,
   subcommands: [
+    recordCommand, traceCommand,
     completionsCommand, optionTablesCommand,
   ])
 

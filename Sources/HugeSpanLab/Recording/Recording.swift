@@ -1,0 +1,91 @@
+// `hugespan record` from its arguments to the trace: inspect, prepare, run, convert.
+
+import Glibc
+import TraceFormat
+
+/// What to record, and where to.
+package struct RecordingRequest: Sendable {
+  /// The trace to be written.
+  package var output: String
+  /// The program as it was named, then its arguments.
+  package var command: [String]
+  /// Leave the raw recording beside the trace.
+  package var keepsRaw: Bool
+
+  package init(output: String, command: [String], keepsRaw: Bool = false) {
+    self.output = output
+    self.command = command
+    self.keepsRaw = keepsRaw
+  }
+
+  /// The directory of the raw recording.
+  package var rawDirectory: String { "\(output).raw" }
+}
+
+/// Runs the program under the recorder and writes its trace.
+///
+/// - Parameter say: told what is worth a line while it happens.
+package func record(
+  _ request: RecordingRequest, say: (String) -> Void
+) throws(RecordingError) -> (ending: ProgramEnding, report: ConversionReport) {
+  let program = try RecordableProgram(
+    named: request.command[0], searchPath: getenv("PATH").map { String(cString: $0) })
+  let library = try RecorderLibrary.locate(say: say)
+  let header = TraceHeader(
+    program: program.path, arguments: Array(request.command.dropFirst()), system: systemName())
+  let recording = try RawRecording.create(at: absolutePath(request.rawDirectory), header: header)
+  let run = ProgramRun(program: program, arguments: request.command, library: library, recording: recording)
+  let ending: ProgramEnding
+  do { ending = try run.run() } catch {
+    recording.remove()
+    throw error
+  }
+  let report = try LogConversion.convert(recording, to: request.output, ending: TraceEnding(ending))
+  if !request.keepsRaw { recording.remove() }
+  return (ending, report)
+}
+
+extension TraceEnding {
+  init(_ ending: ProgramEnding) {
+    self =
+      switch ending {
+      case .exited(let status): .exited(status: Int(status))
+      case .signalled(let signal): .signalled(signal: Int(signal))
+      }
+  }
+}
+
+extension ConversionReport {
+  /// What the user should know about a trace that is not all it could be.
+  package var warnings: [String] {
+    var result: [String] = []
+    if let problem { result.append("the recording is incomplete: \(problem)") }
+    if heapBirths == 0 {
+      result.append(
+        "no call of malloc was seen: the program brings an allocator of its own, or made no call; only its mappings are in the trace"
+      )
+    }
+    if unseenReleases > objects / 100 {
+      result.append("\(unseenReleases) releases went unseen; the program frees memory past malloc's interface")
+    }
+    return result
+  }
+}
+
+/// The path from the root, since the program may change its directory before it opens the log.
+private func absolutePath(_ path: String) -> String {
+  if path.hasPrefix("/") { return path }
+  guard let directory = getcwd(nil, 0) else { return path }
+  defer { free(directory) }
+  return "\(String(cString: directory))/\(path)"
+}
+
+/// The kernel's name, release and machine.
+private func systemName() -> String {
+  var name = utsname()
+  guard uname(&name) == 0 else { return "" }
+  func text<Field>(_ field: Field) -> String {
+    withUnsafeBytes(of: field) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+  }
+  return "\(text(name.sysname)) \(text(name.release)) \(text(name.machine))"
+}
