@@ -120,6 +120,10 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
   @inline(__always)
   var freeResidentPages: Int { freePages &- Int(pointee.released) }
 
+  /// Free pages that were released and are gone.
+  @inline(__always)
+  var gonePages: Int { Int(pointee.released) &- Int(pointee.lazy) }
+
   /// For a wholly free block: all of it is released already, or the kernel refused it.
   var hasNothingToRelease: Bool {
     Int(pointee.released) == pagesPerBlock || pointee.flags.contains(.refused)

@@ -22,8 +22,8 @@ extension PageHeapCore {
           throw .invalidRequest
         }
         span = try allocateAt(address, count)
-      } else if count < pagesPerBlock {
-        span = try allocateAligned(count, alignment: min(request.alignmentPages, pagesPerBlock), request)
+      } else if count < pagesPerBlock && request.alignmentPages <= pagesPerBlock {
+        span = try allocateAligned(count, alignment: request.alignmentPages, request)
       } else {
         span = try allocateRun(count, alignment: UInt(request.alignmentPages) << UInt(pageShift))
       }
@@ -148,10 +148,12 @@ extension PageHeapCore {
     while true {
       if let block = state.pointee.freeIntact.head ?? state.pointee.freeLazy.head { return block }
       if let block = state.pointee.freeBroken.head {
-        if !mayRebuild || !state.pointee.strategyReleases { return block }
-        // Dropping what is left of it costs one call and buys a hugepage at the next touch.
-        mayRebuild = dropBroken(block)
-        continue
+        if mayRebuild && state.pointee.strategyReleases {
+          // Dropping what is left of it costs one call and buys a hugepage at the next touch.
+          mayRebuild = dropBroken(block)
+          continue
+        }
+        if state.pointee.chargedPages + block.gonePages <= state.pointee.hardLimitPages { return block }
       }
       if state.pointee.chargedPages + pagesPerBlock > min(state.pointee.softLimitPages, state.pointee.hardLimitPages),
         mayRelease
@@ -256,8 +258,8 @@ extension PageHeapCore {
     var mayRelease = true
     while true {
       if let found = bestRun(blocks, alignment: alignment) {
-        // Blocks of the run that are absent will be charged.
-        let charged = state.pointee.chargedPages + (blocks - found.resident) * pagesPerBlock
+        // What is not there of the run will be charged.
+        let charged = state.pointee.chargedPages + missingPages(found.arena, found.start, blocks)
         if charged > min(state.pointee.softLimitPages, state.pointee.hardLimitPages) && mayRelease {
           mayRelease = false
           _ = releaseForLimit(pages: charged - min(state.pointee.softLimitPages, state.pointee.hardLimitPages))
@@ -292,6 +294,16 @@ extension PageHeapCore {
     return (best.arena, best.start, best.resident)
   }
 
+  /// Pages of `count` free blocks that are not in memory.
+  private func missingPages(_ arena: Int, _ first: Int, _ count: Int) -> Int {
+    var pages = 0
+    for number in first..<(first + count) {
+      let block = state.pointee.arenas[arena].block(number)
+      pages += block.pointee.kind == .absent ? pagesPerBlock : block.gonePages
+    }
+    return pages
+  }
+
   private func takeRun(_ count: Int, arena: Int, first: Int) -> AllocatedSpan {
     let arenaPointer = state.pointee.arenas + arena
     let before = state.pointee.totals.pagesRefaulted
@@ -312,7 +324,7 @@ extension PageHeapCore {
     state.pointee.totals.allocations &+= 1
     return AllocatedSpan(
       span: PageSpan(address: arenaPointer.pointee.address(ofBlock: first), pageCount: count), isZero: isZero,
-      refaultedPages: state.pointee.totals.pagesRefaulted - before)
+      refaultedPages: min(state.pointee.totals.pagesRefaulted - before, count))
   }
 }
 

@@ -26,6 +26,8 @@ extension PageHeapCore {
     let end = span.address + UInt(span.pageCount) << UInt(pageShift)
     // The span must be ours and end where its caller thinks, else the extension would glue two spans together.
     guard let block = state.pointee.block(at: span.address), block.pointee.kind == .occupied else { return nil }
+    // Arenas may lie end to end, and a span is in one of them.
+    guard state.pointee.arenas[Int(block.pointee.arena)].contains(end) else { return nil }
     do throws(HeapError) {
       _ = try takeRange(at: end, pages, startsSpan: false)
     } catch { return nil }
@@ -58,7 +60,7 @@ extension PageHeapCore {
           if block.used.containsAny(run) { throw .addressNotFree }
           charge += block.pointee.released == 0 ? 0 : block.releasedMap.count(in: run)
         case .absent: charge += pagesPerBlock
-        case .freeResident: break
+        case .freeResident: charge += block.gonePages
         case .releasing: throw .addressNotFree
         }
       } else {

@@ -51,7 +51,9 @@ extension PageHeapCore {
       let pages = min(rest, pagesPerBlock - start)
       rest -= pages
       // What follows is looked up first: giving a block back changes its links.
-      let next = rest > 0 ? state.pointee.following(block) : nil
+      // Arenas may lie end to end, and whoever merges neighbours does not know where one ends.
+      let end = state.pointee.address(of: block) &+ UInt(bytesPerBlock)
+      let next = rest > 0 ? state.pointee.following(block) ?? state.pointee.block(at: end) : nil
       body(block, PageRun(start: start, count: pages), rest == 0)
       if rest == 0 { return }
       guard let next else {

@@ -268,7 +268,11 @@ extension PageHeapCore {
     let batch = state.pointee.batch
     lock.unlock()
     var resident = InlineArray<128, Int32>(repeating: -1)
-    for index in 0..<batch.count { resident[index] = residentPages(in: batch.ranges[index], scratch: batch) }
+    for index in 0..<batch.count {
+      resident[index] = residentPages(in: batch.ranges[index], scratch: batch)
+      // An answer that has to be true does not build on what was true once: a split block may be huge again.
+      batch.entries[index].backing = .unknown
+    }
     lock.lock()
     let phantomBefore = state.pointee.phantomPages
     _ = releaseBatch(kind)

@@ -39,21 +39,18 @@ struct ReleaseBatch {
   static let regionCapacity = 600
 
   static let byteCount =
-    capacity * (2 * MemoryLayout<AddressRange>.stride + MemoryLayout<ReleaseEntry>.stride)
+    capacity * (MemoryLayout<AddressRange>.stride + MemoryLayout<ReleaseEntry>.stride)
     + regionCapacity * MemoryLayout<ResidentRegion>.stride
 
   var count = 0
   let ranges: UnsafeMutablePointer<AddressRange>
-  /// Room for the single pages that are advised first where a block has to be split.
-  let probes: UnsafeMutablePointer<AddressRange>
   let entries: UnsafeMutablePointer<ReleaseEntry>
   /// Scratch for the kernel's answers.
   let regions: UnsafeMutablePointer<ResidentRegion>
 
   init(memory: UnsafeMutableRawPointer) {
     ranges = memory.assumingMemoryBound(to: AddressRange.self)
-    probes = ranges + ReleaseBatch.capacity
-    entries = UnsafeMutableRawPointer(probes + ReleaseBatch.capacity).assumingMemoryBound(to: ReleaseEntry.self)
+    entries = UnsafeMutableRawPointer(ranges + ReleaseBatch.capacity).assumingMemoryBound(to: ReleaseEntry.self)
     regions = UnsafeMutableRawPointer(entries + ReleaseBatch.capacity).assumingMemoryBound(to: ResidentRegion.self)
   }
 

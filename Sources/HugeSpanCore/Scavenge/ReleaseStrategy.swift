@@ -63,7 +63,7 @@ package struct ReleaseBatchView: ~Copyable {
   }
 
   /// What the kernel has under the block of `address`; unknown if it does not say.
-  private func backing<K: Kernel>(around address: UInt, on kernel: K) -> Backing {
+  func backing<K: Kernel>(around address: UInt, on kernel: K) -> Backing {
     let start = address & ~UInt(bytesPerBlock - 1)
     do throws(KernelError) {
       let answer = try kernel.residency(
@@ -147,29 +147,35 @@ package struct SplitDontneedStrategy: ReleaseStrategy {
     return cost
   }
 
-  /// One cold page per hugepage of which a part goes; the page is free, so nobody misses its warmth.
+  /// Splits every hugepage of which a part goes, and leaves `huge` as the backing of those that could not be.
+  ///
+  /// Only free pages are made cold, so nobody misses their warmth. One of them is enough where one entry maps the
+  /// hugepage. Where the folio is whole but mapped by pages, or the kernel does not say, all pages of the range are: if
+  /// any of them belongs to a hugepage, that is split, and if none does the range frees honestly as it is.
   private func split<K: Kernel>(_ batch: borrowing ReleaseBatchView, on kernel: K, cost: inout ReleaseCost) {
     let entries = batch.batch.entries
-    let probes = batch.batch.probes
-    var count = 0
-    for index in 0..<batch.count where entries[index].wholeBlocks == 0 && entries[index].backing == .huge {
-      if count > 0
-        && probes[count - 1].start & ~UInt(bytesPerBlock - 1) == batch.range(index).start & ~UInt(bytesPerBlock - 1)
+    for index in 0..<batch.count where entries[index].wholeBlocks == 0 {
+      let isMappedHuge = entries[index].backing == .huge
+      guard isMappedHuge || entries[index].backing == .unknown || entries[index].wholeFolio else { continue }
+      if isMappedHuge && index > 0 && entries[index - 1].wholeBlocks == 0
+        && entries[index - 1].block == entries[index].block
       {
+        entries[index].backing = entries[index - 1].backing
         continue
       }
-      (probes + count).initialize(
-        to: AddressRange(start: batch.range(index).start, byteCount: 1 << pageShift))
-      count += 1
+      var range = batch.range(index)
+      if isMappedHuge { range.byteCount = 1 << pageShift }
+      let outcome = withUnsafePointer(to: range) { kernel.advise(.cold, UnsafeBufferPointer(start: $0, count: 1)) }
+      cost.add(outcome)
+      if outcome.error != nil {
+        cost.failures += 1
+        entries[index].backing = .huge
+      } else if isMappedHuge {
+        // Whether it was split is asked of the kernel, not of the return code.
+        entries[index].backing = batch.backing(around: range.start, on: kernel) == .huge ? .huge : .split
+      } else {
+        entries[index].backing = .split
+      }
     }
-    if count == 0 { return }
-    let outcome = kernel.advise(.cold, UnsafeBufferPointer(start: probes, count: count))
-    cost.add(outcome)
-    if outcome.error != nil { cost.failures += 1 }
-    // What was split is asked of the kernel, not of the return code.
-    for index in 0..<batch.count where entries[index].backing == .huge && entries[index].wholeBlocks == 0 {
-      entries[index].backing = .unknown
-    }
-    batch.learnBacking(on: kernel)
   }
 }
