@@ -115,7 +115,7 @@ package final class FaultPlan: Sendable {
     var records: [RecordedCall] = []
     var isRecording = false
     var counts: [KernelCall: Int] = [:]
-    var injected = 0
+    var injected: [KernelCall: Int] = [:]
     var reservations: [AddressRange] = []
     var metadata: [AddressRange] = []
   }
@@ -145,7 +145,7 @@ package final class FaultPlan: Sendable {
         }
         books.random = random
       }
-      if decision.error != nil { books.injected += 1 }
+      if decision.error != nil { books.injected[call, default: 0] += 1 }
       if books.isRecording {
         books.records.append(RecordedCall(call: call, ranges: ranges, error: decision.error))
       }
@@ -190,7 +190,9 @@ package final class FaultPlan: Sendable {
   package var records: [RecordedCall] { books.withLock { $0.records } }
   package func count(of call: KernelCall) -> Int { books.withLock { $0.counts[call] ?? 0 } }
   /// Calls that were failed.
-  package var injected: Int { books.withLock { $0.injected } }
+  package var injected: Int { books.withLock { $0.injected.values.reduce(0, +) } }
+  /// Calls of a kind that were failed.
+  package func injected(_ call: KernelCall) -> Int { books.withLock { $0.injected[call] ?? 0 } }
   package var reservations: [AddressRange] { books.withLock { $0.reservations } }
   /// Everything that was reserved and mapped was given back.
   package var isBalanced: Bool { books.withLock { $0.reservations.isEmpty && $0.metadata.isEmpty } }

@@ -66,6 +66,11 @@ struct ModelBlock {
     }
   }
 
+  /// The kernel, or the heap, wrote zeros.
+  mutating func clearWritten(_ range: Range<Int>) { for page in range { isWritten[page] = false } }
+
+  func readsAsZero(_ range: Range<Int>) -> Bool { range.allSatisfy { !isWritten[$0] } }
+
   mutating func dontneed(_ range: Range<Int>) {
     if isMappedHuge && range.count == Self.pageCount {
       fill(.absent)

@@ -63,9 +63,10 @@ package struct ModelKernel: Kernel {
   }
 
   package func zero(_ range: AddressRange) {
-    locked {
-      $0.counts[.zero, default: 0] += 1
-      $0.touch(range)
+    locked { state in
+      state.counts[.zero, default: 0] += 1
+      state.touch(range)
+      state.forEachBlock(of: range) { block, pages in block.clearWritten(pages) }
     }
   }
 
@@ -124,6 +125,14 @@ package struct ModelKernel: Kernel {
   package var metadataBytes: Int { locked { $0.metadata.values.reduce(0, +) } }
   /// Nothing is reserved or mapped.
   package var isEmpty: Bool { locked { $0.reservations.isEmpty && $0.metadata.isEmpty } }
+  /// Whether a read of any byte of `range` gives zero.
+  package func readsAsZero(_ range: AddressRange) -> Bool {
+    locked { state in
+      var isZero = true
+      state.forEachBlock(of: range) { block, pages in isZero = isZero && block.readsAsZero(pages) }
+      return isZero
+    }
+  }
   package var presentBytes: Int { sum { $0.presentPages } }
   package var chargedBytes: Int { sum { $0.chargedPages } }
   package var phantomBytes: Int { sum { $0.phantomPages } }
