@@ -19,6 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand,
+    replayCommand, generateCommand,
     completionsCommand, optionTablesCommand,
   ])
 

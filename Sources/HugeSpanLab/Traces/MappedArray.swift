@@ -18,13 +18,22 @@ package struct MappedArray<Element: BitwiseCopyable>: ~Copyable {
     base.initialize(repeating: value, count: count)
   }
 
+  /// Maps `count` values and sets only the first `prefaulted` of them; the others read as zero, and cost no memory until
+  /// they are used.
+  package init(zeroes count: Int, prefaulted: Int) {
+    self.init(uninitializedCount: count, hugePages: false)
+    UnsafeMutableRawPointer(base).initializeMemory(
+      as: UInt8.self, repeating: 0, count: prefaulted * MemoryLayout<Element>.stride)
+  }
+
   /// Maps `count` values that the caller sets all.
-  package init(uninitializedCount count: Int) {
+  package init(uninitializedCount count: Int, hugePages: Bool = true) {
     self.count = count
     byteCount = max(count * MemoryLayout<Element>.stride, 4096)
     let address = hs_shim_map(byteCount)
     precondition(address > 0 || address < -4095, "no address space for a table of the replay")
-    _ = hs_shim_madvise(UInt(bitPattern: address), byteCount, 14)  // MADV_HUGEPAGE; a refusal costs only time
+    // MADV_HUGEPAGE or MADV_NOHUGEPAGE; a refusal costs only time.
+    _ = hs_shim_madvise(UInt(bitPattern: address), byteCount, hugePages ? 14 : 15)
     base = UnsafeMutableRawPointer(bitPattern: address)!.bindMemory(to: Element.self, capacity: max(count, 1))
   }
 

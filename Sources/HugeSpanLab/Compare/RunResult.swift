@@ -1,0 +1,168 @@
+// What one run found, with the names that scripts rely on.
+//
+// Unknown is `null`, never 0 and never left out: a charge without a cgroup, a coverage of an empty heap, a cost while there is no
+// cost model. So the encoding is written out by hand; decoding takes `null` and a missing key as the same.
+
+import Foundation
+
+/// One run of one trace under one policy and strategy. Sizes in bytes, times in seconds.
+package struct RunResult: Codable, Equatable, Sendable {
+  package var trace = ""
+  package var policy = ""
+  package var strategy = ""
+  /// `real` or `simulated`.
+  package var kernel = "real"
+  /// Length of the trace in its own time.
+  package var seconds = 0.0
+  /// How many times faster than the recorded program the run was; null for as fast as possible.
+  package var speed: Double?
+  package var touch = "all"
+  package var residencyEverySeconds: Double?
+
+  package var usedBytes: Extent?
+  package var residentBytes: Extent?
+  package var chargedBytes: Extent?
+  package var lazyFreeBytes: Extent?
+  package var phantomBytes: Extent?
+  package var coverage: Double?
+  /// (charged − used) / used, of the means.
+  package var overhead: Double?
+
+  package var releasedPages = 0
+  package var refaultedPages = 0
+  package var releaseCalls = 0
+  package var splits = 0
+  package var collapses = 0
+  package var reinflatedBlocks = 0
+  package var lostBlocks = 0
+  package var faults: Int?
+
+  package var heapCPUSeconds: Double?
+  package var releaseCPUSeconds: Double?
+  package var faultCPUSeconds: Double?
+  package var longestStallSeconds: Double?
+  /// Everything that this thread did between measurements, the front end included.
+  package var replayCPUSeconds: Double?
+  /// From the first event to the last, measurements included.
+  package var wallSeconds = 0.0
+
+  package var modelledCPUSeconds: Double?
+  package var taxCPUSeconds: Double?
+  package var cost: Double?
+  package var excessCost: Double?
+  package var bound: Double?
+  package var reference: Double?
+
+  package var events = 0
+  package var ticks = 0
+  package var samples = 0
+  package var residencyPasses = 0
+  /// Largest anonymous resident size of the recorded program, and of the heap in this run.
+  package var recordedPeakResidentBytes: Int?
+  package var heapMetadataBytes = 0
+  /// Why the charge is not known, if it is not.
+  package var chargeUnknownReason: String?
+  /// Counters of the heap and the front end that do not depend on the kernel: equal in every run with the same input.
+  package var decisions: [String: Int] = [:]
+
+  package init() {}
+
+  /// The run's name in progress lines and messages.
+  package var title: String { "\(trace) \(policy)/\(strategy)" }
+
+  package func encode(to encoder: any Encoder) throws {
+    var box = encoder.container(keyedBy: CodingKeys.self)
+    try box.encode(trace, forKey: .trace)
+    try box.encode(policy, forKey: .policy)
+    try box.encode(strategy, forKey: .strategy)
+    try box.encode(kernel, forKey: .kernel)
+    try box.encode(seconds, forKey: .seconds)
+    try box.encode(speed, forKey: .speed)
+    try box.encode(touch, forKey: .touch)
+    try box.encode(residencyEverySeconds, forKey: .residencyEverySeconds)
+    try box.encode(usedBytes, forKey: .usedBytes)
+    try box.encode(residentBytes, forKey: .residentBytes)
+    try box.encode(chargedBytes, forKey: .chargedBytes)
+    try box.encode(lazyFreeBytes, forKey: .lazyFreeBytes)
+    try box.encode(phantomBytes, forKey: .phantomBytes)
+    try box.encode(coverage, forKey: .coverage)
+    try box.encode(overhead, forKey: .overhead)
+    try box.encode(releasedPages, forKey: .releasedPages)
+    try box.encode(refaultedPages, forKey: .refaultedPages)
+    try box.encode(releaseCalls, forKey: .releaseCalls)
+    try box.encode(splits, forKey: .splits)
+    try box.encode(collapses, forKey: .collapses)
+    try box.encode(reinflatedBlocks, forKey: .reinflatedBlocks)
+    try box.encode(lostBlocks, forKey: .lostBlocks)
+    try box.encode(faults, forKey: .faults)
+    try box.encode(heapCPUSeconds, forKey: .heapCPUSeconds)
+    try box.encode(releaseCPUSeconds, forKey: .releaseCPUSeconds)
+    try box.encode(faultCPUSeconds, forKey: .faultCPUSeconds)
+    try box.encode(longestStallSeconds, forKey: .longestStallSeconds)
+    try box.encode(replayCPUSeconds, forKey: .replayCPUSeconds)
+    try box.encode(wallSeconds, forKey: .wallSeconds)
+    try box.encode(modelledCPUSeconds, forKey: .modelledCPUSeconds)
+    try box.encode(taxCPUSeconds, forKey: .taxCPUSeconds)
+    try box.encode(cost, forKey: .cost)
+    try box.encode(excessCost, forKey: .excessCost)
+    try box.encode(bound, forKey: .bound)
+    try box.encode(reference, forKey: .reference)
+    try box.encode(events, forKey: .events)
+    try box.encode(ticks, forKey: .ticks)
+    try box.encode(samples, forKey: .samples)
+    try box.encode(residencyPasses, forKey: .residencyPasses)
+    try box.encode(recordedPeakResidentBytes, forKey: .recordedPeakResidentBytes)
+    try box.encode(heapMetadataBytes, forKey: .heapMetadataBytes)
+    try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
+    try box.encode(decisions, forKey: .decisions)
+  }
+}
+
+/// A whole comparison, as `compare --json` writes it.
+package struct Comparison: Codable, Sendable {
+  package static let schemaName = "hugespan.compare/1"
+
+  package var schema = Comparison.schemaName
+  package var machine: Machine
+  package var costModel: [String: Double]?
+  package var runs: [RunResult]
+  /// Runs that were in the grid and did not take place, with the reason.
+  package var leftOut: [LeftOut]
+
+  package init(machine: Machine, runs: [RunResult], leftOut: [LeftOut]) {
+    self.machine = machine
+    self.runs = runs
+    self.leftOut = leftOut
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var box = encoder.container(keyedBy: CodingKeys.self)
+    try box.encode(schema, forKey: .schema)
+    try box.encode(machine, forKey: .machine)
+    try box.encode(costModel, forKey: .costModel)
+    try box.encode(runs, forKey: .runs)
+    try box.encode(leftOut, forKey: .leftOut)
+  }
+}
+
+/// A run that did not take place.
+package struct LeftOut: Codable, Equatable, Sendable {
+  package var trace: String
+  package var policy: String
+  package var strategy: String
+  package var reason: String
+
+  package init(trace: String, policy: String, strategy: String, reason: String) {
+    self.trace = trace
+    self.policy = policy
+    self.strategy = strategy
+    self.reason = reason
+  }
+}
+
+/// JSON as all commands write it: keys in order, numbers as they are, a newline at the end.
+package func jsonText(_ value: some Encodable) throws -> String {
+  let encoder = JSONEncoder()
+  encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+  return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
+}

@@ -1,0 +1,65 @@
+// Writing to memory as the program would, so that faults, residency and hugepages are the kernel's own doing.
+//
+// One word in each page of an object is enough for the kernel; writing all of it would only measure the memory's speed. The
+// word is not zero, so that no page looks like one that was never used. Whether a page can fault is known from the span
+// (was the page touched since the span was carved?), so only those writes are timed, and the time is that of faults.
+
+import HugeSpanCore
+
+/// How much of the objects' memory is written to.
+package enum TouchMode: String, CaseIterable, Sendable {
+  /// Every page of every object, when it is allocated.
+  case all
+  /// Small objects as `all`; of large ones the share of pages that the recorded program had in memory then.
+  case recorded
+  /// Nothing: the heap's own work alone.
+  case none
+}
+
+/// The word that is written.
+private let mark: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
+
+extension FrontEnd {
+  @inline(__always)
+  mutating func touchSmall(_ span: SpanIndex, base: UInt, address: UInt, bytes: Int) {
+    let pageShift: UInt = 12
+    let first = (address &- base) &>> pageShift
+    let last = (address &+ UInt(bitPattern: max(bytes, 1) &- 1) &- base) &>> pageShift
+    let mask = (~0 &<< UInt64(first)) & (~0 &>> UInt64(63 &- last))
+    let touched = spans.touchedPages(span)
+    if touched & mask == mask {
+      write(address, base, first, last)
+      return
+    }
+    spans.setTouchedPages(span, touched | mask)
+    let start = meter.start()
+    write(address, base, first, last)
+    meter.touch(since: start)
+  }
+
+  @inline(__always)
+  private func write(_ address: UInt, _ base: UInt, _ first: UInt, _ last: UInt) {
+    // Objects of the smallest class are eight bytes apart, so a word never reaches the next object.
+    UnsafeMutablePointer<UInt64>(bitPattern: address & ~7).unsafelyUnwrapped.pointee = mark
+    var page = first &+ 1
+    while page <= last {
+      UnsafeMutablePointer<UInt64>(bitPattern: base &+ (page &<< 12)).unsafelyUnwrapped.pointee = mark
+      page &+= 1
+    }
+  }
+
+  /// Touches the pages from `fromPage` to `toPage` of the span at `address`.
+  @inline(never)
+  mutating func touchLarge(_ address: UInt, fromPage: Int, toPage: Int) {
+    var end = toPage
+    if touch == .recorded {
+      end = min(toPage, max(fromPage, Int((Double(toPage) * touchedFraction).rounded(.up))))
+    }
+    if end <= fromPage { return }
+    let start = meter.start()
+    for page in fromPage..<end {
+      UnsafeMutablePointer<UInt64>(bitPattern: address + UInt(page * SizeClasses.pageBytes))!.pointee = mark
+    }
+    meter.touch(since: start)
+  }
+}

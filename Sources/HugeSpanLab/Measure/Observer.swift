@@ -1,0 +1,114 @@
+// Everything that is sampled during a run: charge, residency, coverage, lazily freed and phantom bytes.
+//
+// The charge is what the run's group has gained since the start, when trace and tables were in memory. What the process
+// holds besides the arenas (the heap's tables, above all) grows a little during a run; it belongs to the charge, but is
+// no phantom: phantom is the charge that is in no page table of this process at all.
+
+import HugeSpanCore
+
+/// Takes samples and keeps their extents.
+struct Observer: ~Copyable {
+  private let charge: ChargeReader?
+  private let memory = ProcessMemory()
+  private let isLazy: Bool
+  private let unknownReason: String?
+  private var startCharge: Int?
+  private var startAnonymous: Int?
+
+  private var used = Series()
+  private var resident = Series()
+  private var charged = Series()
+  private var lazy = Series()
+  private var phantom = Series()
+  // Coverage is weighted by used bytes and time: the mean of one series over the mean of the other.
+  private var usedOnHuge = Series()
+  private var usedByKernel = Series()
+  private var sampleCount = 0
+
+  /// smaps is slow, so it is read at most this often.
+  private let lazyPeriod: UInt64
+  private var nextLazy: UInt64 = 0
+
+  init(group: MemoryCgroup?, isLazy: Bool, duration: UInt64) {
+    self.isLazy = isLazy
+    lazyPeriod = max(duration / 500, 1)
+    guard let group else {
+      charge = nil
+      unknownReason = nil
+      return
+    }
+    do throws(CgroupUnavailable) {
+      charge = try ChargeReader(version: group.version, directory: group.directory)
+      unknownReason = nil
+    } catch {
+      charge = nil
+      unknownReason = error.reason
+    }
+  }
+
+  /// Remembers what was charged and resident before the first event.
+  mutating func begin() {
+    startCharge = readCharge()
+    startAnonymous = memory.anonymousBytes()
+  }
+
+  private func readCharge() -> Int? {
+    switch charge {
+    case .some(let reader): reader.read()
+    case .none: nil
+    }
+  }
+
+  /// Takes one sample.
+  mutating func observe<K: Kernel>(_ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64) {
+    sampleCount += 1
+    used.add(Double(usedBytes), at: time)
+    // The charge first, and at once what it is compared with.
+    let chargeNow = readCharge()
+    let anonymous = memory.anonymousBytes()
+    if let chargeNow, let startCharge {
+      let gained = chargeNow - startCharge
+      charged.add(Double(gained), at: time)
+      if let anonymous, let startAnonymous {
+        phantom.add(Double(gained - (anonymous - startAnonymous)), at: time)
+      }
+    }
+    if let report = try? heap.observe() {
+      resident.add(Double(report.residentBytes), at: time)
+      usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
+      usedByKernel.add(Double(report.usedPages), at: time)
+    }
+    if !isLazy {
+      lazy.add(0, at: time)
+    } else if time >= nextLazy {
+      observeLazilyFreed(heap, at: time)
+      nextLazy = time + lazyPeriod
+    }
+  }
+
+  private mutating func observeLazilyFreed<K: Kernel>(_ heap: borrowing PageHeapCore<K>, at time: UInt64) {
+    var ranges = InlineArray<64, AddressRange>(repeating: AddressRange(start: 0, byteCount: 0))
+    let count = min(heap.arenaCount, 64)
+    for index in 0..<count { ranges[index] = heap.arena(at: index) }
+    let bytes = memory.lazyFreeBytes { address in
+      for index in 0..<count where address >= ranges[index].start && address < ranges[index].end { return true }
+      return false
+    }
+    if let bytes { lazy.add(Double(bytes), at: time) }
+  }
+
+  /// Writes what was sampled into `result`.
+  func report(until end: UInt64, into result: inout RunResult) {
+    result.samples = sampleCount
+    result.usedBytes = used.extent(until: end)
+    result.residentBytes = resident.extent(until: end)
+    result.chargedBytes = charged.extent(until: end)
+    result.lazyFreeBytes = lazy.extent(until: end)
+    // Only a mean may be cut off at 0: the noise of a single reading has two sides.
+    result.phantomBytes = phantom.extent(until: end).map { Extent(mean: max($0.mean, 0), peak: max($0.peak, 0)) }
+    if let all = usedByKernel.extent(until: end), let huge = usedOnHuge.extent(until: end), all.mean > 0 {
+      result.coverage = huge.mean / all.mean
+    }
+    if result.chargedBytes == nil { result.chargeUnknownReason = unknownReason }
+  }
+}

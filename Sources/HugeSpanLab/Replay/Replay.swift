@@ -1,0 +1,237 @@
+// The replay loop: events of a trace into a heap on the real kernel, by the clock of the trace.
+//
+// Between events the loop does what is due by trace time, in this order: sleep (when a speed was asked for), residency pass, tick,
+// sample. A tick is due when the heap said so, but at least every second and at most every 100 ms, in gaps without
+// events too; its clock is the trace's, and the CPU time that it is told is the recorded program's. So what the heap
+// decides depends on the trace alone (and on residency answers, see ReplayKernel.swift).
+//
+// CPU time is counted over the stretches between measurements; what measuring costs is in none of the figures.
+
+import CHugeSpanShims
+import Glibc
+import HugeSpanCore
+
+/// One run. Make it, call `run` once.
+package struct Replay: ~Copyable {
+  private let options: ReplayOptions
+  private let log: ResidencyLog
+  private var frontEnd: FrontEnd<ReplayKernel>
+  private var samples: SampleCursor
+  private var observer: Observer
+  private var clock = StretchClock()
+
+  private var nextTick: UInt64 = 100_000_000
+  private var nextSample: UInt64 = 0
+  private var nextResidency = UInt64.max
+  private var nextPause = UInt64.max
+  private var samplePeriod: UInt64 = 1
+  private var tickCPU: UInt64 = 0
+  private var startedAt: UInt64 = 0
+  /// A sample is taken when the used pages exceed this: the next peak.
+  private var samplePages = 0
+
+  /// Makes the heap and every table, all of them in memory, and reads the charge that they begin with.
+  ///
+  /// - Parameters:
+  ///   - program: The decoded trace; not kept.
+  ///   - group: The memory group that the calling process is in alone, if there is one.
+  package init(
+    _ program: borrowing TraceProgram, options: ReplayOptions, group: MemoryCgroup?
+  ) throws(ReplayFailure) {
+    let log = try Self.openLog(options.residencyLog)
+    let heap = try Self.makeHeap(options, log)
+    self.options = options
+    self.log = log
+    frontEnd = FrontEnd(heap: heap, program: program, touch: options.touch)
+    samples = SampleCursor(program)
+    observer = Observer(group: group, isLazy: options.strategy.isLazy, duration: program.summary.nanoseconds)
+  }
+
+  private static func openLog(_ mode: ResidencyLog.Mode) throws(ReplayFailure) -> ResidencyLog {
+    do throws(ResidencyLogFailure) { return try ResidencyLog(mode) } catch { throw .residencyLog(error) }
+  }
+
+  private static func makeHeap(
+    _ options: ReplayOptions, _ log: ResidencyLog
+  ) throws(ReplayFailure) -> PageHeapCore<ReplayKernel> {
+    var heapOptions = options.heap
+    heapOptions.policy = options.policy
+    heapOptions.strategy = options.strategy
+    do throws(HeapError) {
+      return try PageHeapCore(kernel: ReplayKernel(LinuxKernel(), log: log), options: heapOptions)
+    } catch { throw .heap(error, nanoseconds: 0) }
+  }
+
+  /// Replays all events and reports.
+  package mutating func run(_ program: borrowing TraceProgram) throws(ReplayFailure) -> RunResult {
+    begin(program)
+    let steps = program.steps.base
+    let count = program.steps.count
+    var due = min(nextTick, nextSample, nextResidency, nextPause)
+    var index = 0
+    while index < count {
+      let step = steps[index]
+      if step.time >= due { due = catchUp(to: step.time) }
+      do throws(HeapError) {
+        let slot = Int(truncatingIfNeeded: step.slot)
+        if step.kind == StepKind.allocate.rawValue {
+          try frontEnd.allocate(
+            slot: slot, bytes: step.bytes, alignmentShift: step.alignmentShift, isMapped: step.isMapped)
+        } else if step.kind == StepKind.free.rawValue {
+          frontEnd.free(slot: slot)
+        } else {
+          try frontEnd.resize(slot: slot, bytes: step.bytes)
+        }
+      } catch { throw .heap(error, nanoseconds: step.time) }
+      if frontEnd.meter.usedPages > samplePages { sampleAtPeak(step.time) }
+      index += 1
+    }
+    _ = catchUp(to: program.summary.nanoseconds)
+    if options.samples > 0 { sample(program.summary.nanoseconds) }
+    return try finish(program)
+  }
+
+  private mutating func begin(_ program: borrowing TraceProgram) {
+    let duration = program.summary.nanoseconds
+    samplePeriod = options.samples > 0 ? max(duration / UInt64(options.samples), 1) : UInt64.max
+    nextSample = options.samples > 0 ? 0 : UInt64.max
+    samplePages = options.samples > 0 ? 0 : Int.max
+    if let period = options.residencyEvery { nextResidency = max(period, 1) }
+    if options.speed != nil { nextPause = 0 }
+    observer.begin()
+    startedAt = hs_shim_monotonic_nanoseconds()
+    clock.start()
+  }
+
+  // MARK: - What is due
+
+  /// Does everything that is due up to `time`, in order of time; returns when the next thing is.
+  @inline(never)
+  private mutating func catchUp(to time: UInt64) -> UInt64 {
+    while true {
+      let now = min(nextTick, nextSample, nextResidency, nextPause)
+      if now > time { return now }
+      if now == nextPause { pause(now) }
+      if now == nextResidency { residencyPass(now) }
+      if now == nextTick {
+        tick(now)
+        if options.samples > 0 { sample(now) }
+      } else if now == nextSample {
+        sample(now)
+      }
+      while nextSample <= now { nextSample += samplePeriod }
+      frontEnd.touchedFraction = options.touch == .recorded ? samples.touchedFraction(at: now) : 1
+    }
+  }
+
+  private mutating func tick(_ now: UInt64) {
+    let cpu = samples.processCPU(at: now)
+    let start = hs_shim_thread_cpu_nanoseconds()
+    let report = frontEnd.heap.tick(at: now, processCPU: cpu)
+    tickCPU += hs_shim_thread_cpu_nanoseconds() - start
+    let least: UInt64 = report.isUnfinished ? 10_000_000 : 100_000_000
+    nextTick = now + min(max(report.nextTickNanoseconds, least), 1_000_000_000)
+  }
+
+  private mutating func residencyPass(_ now: UInt64) {
+    // A kernel that cannot answer leaves the heap's beliefs as they are.
+    _ = try? frontEnd.heap.residencyPass()
+    nextResidency = now + max(options.residencyEvery ?? 1, 1)
+  }
+
+  /// Sleeps until real time is where the trace's time should be.
+  private mutating func pause(_ now: UInt64) {
+    guard let speed = options.speed else { return }
+    clock.stop()
+    let target = startedAt + UInt64(Double(now) / speed)
+    let real = hs_shim_monotonic_nanoseconds()
+    if target > real { hs_shim_sleep_nanoseconds(target - real) }
+    nextPause = now + UInt64(max(10_000_000 * speed, 1))
+    clock.start()
+  }
+
+  private mutating func sample(_ now: UInt64) {
+    clock.stop()
+    log.isObserving = true
+    observer.observe(frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, at: now)
+    log.isObserving = false
+    clock.start()
+  }
+
+  @inline(never)
+  private mutating func sampleAtPeak(_ now: UInt64) {
+    sample(now)
+    // Peaks of less than a fiftieth more are not worth a look at all of memory.
+    samplePages = frontEnd.meter.usedPages + max(frontEnd.meter.usedPages / 50, 256)
+  }
+
+  // MARK: - The report
+
+  private mutating func finish(_ program: borrowing TraceProgram) throws(ReplayFailure) -> RunResult {
+    clock.stop()
+    let end = hs_shim_monotonic_nanoseconds()
+    do throws(ResidencyLogFailure) {
+      try log.finish()
+    } catch { throw .residencyLog(error) }
+    let duration = program.summary.nanoseconds
+    let heap = frontEnd.heap.statistics()
+    let meter = frontEnd.meter
+
+    var result = RunResult()
+    result.policy = options.policy.notation
+    result.strategy = options.strategy.notation
+    result.seconds = Double(duration) / 1e9
+    result.speed = options.speed
+    result.touch = options.touch.rawValue
+    result.residencyEverySeconds = options.residencyEvery.map { Double($0) / 1e9 }
+    observer.report(until: duration, into: &result)
+    if var used = result.usedBytes {
+      used.peak = Double(meter.peakUsedPages * SizeClasses.pageBytes)
+      result.usedBytes = used
+    }
+    if let charged = result.chargedBytes, let used = result.usedBytes, used.mean > 0 {
+      result.overhead = (charged.mean - used.mean) / used.mean
+    }
+
+    result.releasedPages = heap.pagesReleased
+    result.refaultedPages = heap.pagesRefaulted
+    result.releaseCalls = heap.releaseCalls
+    result.splits = heap.splits
+    result.collapses = heap.collapses
+    result.reinflatedBlocks = heap.reinflatedBlocks
+    result.lostBlocks = heap.lostBlocks
+    result.heapMetadataBytes = heap.metadataBytes
+    result.residencyPasses = heap.residencyPasses
+    result.ticks = heap.ticks
+    result.events = program.summary.events
+
+    let runShare = clock.runShare
+    let released = min(Double(heap.releaseNanoseconds) / 1e9, Double(tickCPU) / 1e9)
+    result.releaseCPUSeconds = released
+    result.heapCPUSeconds = Double(meter.heapNanoseconds) / 1e9 * runShare + Double(tickCPU) / 1e9 - released
+    result.faultCPUSeconds = options.touch == .none ? 0 : Double(meter.touchNanoseconds) / 1e9 * runShare
+    result.longestStallSeconds = Double(max(heap.longestReleaseNanoseconds, meter.longestHeapCall)) / 1e9
+    result.replayCPUSeconds = Double(clock.cpuNanoseconds) / 1e9
+    result.faults = clock.faults
+    result.wallSeconds = Double(end - startedAt) / 1e9
+    if program.summary.peakAnonymousBytes > 0 { result.recordedPeakResidentBytes = program.summary.peakAnonymousBytes }
+    result.decisions = decisions(heap)
+    return result
+  }
+
+  /// Counters that are equal from run to run when no residency answer differs.
+  private func decisions(_ heap: HeapStatistics) -> [String: Int] {
+    let counters = frontEnd.counters
+    return [
+      "allocations": heap.allocations, "frees": heap.frees, "usedPages": heap.usedPages, "blocks": heap.blocks,
+      "absentBlocks": heap.absentBlocks, "freeResidentPages": heap.freeResidentPages,
+      "pagesReleased": heap.pagesReleased, "pagesRefaulted": heap.pagesRefaulted,
+      "pagesRefaultedWhole": heap.pagesRefaultedWhole, "lazyPagesReused": heap.lazyPagesReused, "splits": heap.splits,
+      "cures": heap.cures, "releaseRanges": heap.releaseRanges, "ticks": heap.ticks,
+      "metadataBytes": heap.metadataBytes, "peakUsedPages": frontEnd.meter.peakUsedPages,
+      "spansCarved": counters.spansCarved, "spansReturned": counters.spansReturned,
+      "largeAllocations": counters.largeAllocations, "grownInPlace": counters.grownInPlace,
+      "shrunkInPlace": counters.shrunkInPlace, "moved": counters.moved,
+    ]
+  }
+}

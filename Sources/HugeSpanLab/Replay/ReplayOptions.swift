@@ -1,0 +1,29 @@
+// How a trace is replayed.
+
+import HugeSpanCore
+
+/// Everything that a run is told besides its trace.
+package struct ReplayOptions: Sendable {
+  package var policy: PolicyChoice = .seed(SeedOptions())
+  package var strategy = StrategyChoice(.splitDontneed)
+  package var touch: TouchMode = .all
+  /// Trace seconds per real second; nil is as fast as possible.
+  package var speed: Double?
+  /// Nanoseconds of trace time between residency passes; nil is never.
+  package var residencyEvery: UInt64? = 5_000_000_000
+  package var residencyLog: ResidencyLog.Mode = .off
+  /// Samples per trace, at least; further ones are taken at every tick and at every new peak. 0 measures nothing at all.
+  package var samples = 500
+  /// Every other option of the heap.
+  package var heap = HeapOptions()
+
+  package init() {}
+}
+
+/// Why a run could not be made.
+package enum ReplayFailure: Error, Equatable, Sendable {
+  /// The heap refused, at this time of the trace.
+  case heap(HeapError, nanoseconds: UInt64)
+  /// The residency log does not fit or cannot be written.
+  case residencyLog(ResidencyLogFailure)
+}

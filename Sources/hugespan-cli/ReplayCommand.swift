@@ -1,0 +1,192 @@
+// `hugespan replay`: one run of one trace.
+
+import CHugeSpanShims
+import Glibc
+import HugeSpanCore
+import HugeSpanLab
+import OptionTable
+import TraceFormat
+
+/// Options of a run that `replay` and `compare` share.
+let runOptions: [Option] = [
+  Option(
+    "touch",
+    .choice([
+      Choice("all", "every page of every object, when it is allocated"),
+      Choice("recorded", "of large objects only as much as the recorded program had in memory"),
+      Choice("none", "nothing: the heap's own work alone, no faults, no coverage"),
+    ]), help: "How much memory is written to", defaultText: "all"),
+  Option(
+    "speed", .text("N|max", check: { speed($0) == nil ? "'\($0)' is neither a positive number nor 'max'" : nil }),
+    help: "Trace seconds per real second; the kernel's own clock (khugepaged, reclaim) runs in real time",
+    defaultText: "max"),
+  Option(
+    "residency-every", .durationOrOff(),
+    help: "Trace time between passes in which the heap learns from the kernel what is resident and huge",
+    defaultText: "5s"),
+  Option(
+    "samples", .count(in: 0...1_000_000), help: "Measurements per trace, besides one at each tick", defaultText: "500"),
+  Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
+  Option("hard-limit", .size(), help: "Fail the run when the heap would grow beyond this many resident bytes"),
+]
+
+/// The value of `--speed`: nil if it is wrong, a nil speed for `max`.
+private func speed(_ text: String) -> Double?? {
+  if text == "max" { return .some(nil) }
+  guard let number = Double(text), number > 0, number.isFinite else { return nil }
+  return .some(number)
+}
+
+/// Reads the shared options.
+func replayOptions(_ invocation: Invocation) -> ReplayOptions {
+  var options = ReplayOptions()
+  if let touch = invocation.text("touch") { options.touch = TouchMode(rawValue: touch)! }
+  if let text = invocation.text("speed"), let value = speed(text) { options.speed = value }
+  if let period = invocation.nanoseconds("residency-every") { options.residencyEvery = period == 0 ? nil : period }
+  if let samples = invocation.count("samples") { options.samples = samples }
+  options.heap.softLimitBytes = invocation.bytes("soft-limit")
+  options.heap.hardLimitBytes = invocation.bytes("hard-limit")
+  return options
+}
+
+/// An option whose value is a policy.
+func policyOption(help: String, defaultText: String, isRepeatable: Bool) -> Option {
+  Option(
+    "policy",
+    .text(
+      "POLICY", known: PolicyChoice.knownNames.map { Choice($0.name, $0.help) },
+      check: { text in
+        do throws(NotationError) { _ = try PolicyChoice(notation: text) } catch { return error.message }
+        return nil
+      }), help: help, defaultText: defaultText, isRepeatable: isRepeatable)
+}
+
+/// An option whose value is a strategy.
+func strategyOption(help: String, defaultText: String, isRepeatable: Bool) -> Option {
+  Option(
+    "strategy",
+    .text(
+      "STRATEGY", known: StrategyChoice.knownNames.map { Choice($0.name, $0.help) },
+      check: { text in
+        do throws(NotationError) { _ = try StrategyChoice(notation: text) } catch { return error.message }
+        return nil
+      }), help: help + "; with '-whole' appended only wholly free pageblocks are released",
+    defaultText: defaultText, isRepeatable: isRepeatable)
+}
+
+let replayCommand = Command(
+  "replay",
+  abstract: "Replay a trace on the heap, once, over the real kernel",
+  discussion: """
+    Allocates and frees what the recorded program did, touches the memory as it would, and lets a scavenge policy and a \
+    release strategy work by the clock of the trace. Prints what that cost; 'hugespan compare' does it for many at once.
+    """,
+  options: [
+    policyOption(help: "What to release, and when", defaultText: "seed", isRepeatable: false),
+    strategyOption(help: "How to release", defaultText: "split-dontneed", isRepeatable: false),
+  ] + runOptions + [
+    Option("residency-log", .file(), help: "Write down what the kernel said of residency"),
+    Option("residency-from", .file(), help: "Give the heap these answers again, so that it decides as in that run"),
+    Option("json", .file(), help: "Write the result as JSON; '-' for standard output in place of the table"),
+    Option("cgroup", .file("DIR"), help: "Internal: the memory group to run in", isHidden: true),
+    Option("no-cgroup", .text("REASON"), help: "Internal: run in no group of its own", isHidden: true),
+  ],
+  operands: [Operand("TRACE", help: "A trace made by 'hugespan record' or 'hugespan generate'")],
+  examples: [
+    Example(
+      "hugespan replay redis.hstrace --policy seed --strategy split-dontneed", "One run, as fast as the machine can"),
+    Example(
+      "hugespan replay redis.hstrace --policy gperftools:rate=10 --strategy dontneed --speed 1",
+      "In real time, with khugepaged working beside it"),
+  ],
+  run: { invocation in
+    var options = replayOptions(invocation)
+    if let text = invocation.text("policy") { options.policy = try PolicyChoice(notation: text) }
+    if let text = invocation.text("strategy") { options.strategy = try StrategyChoice(notation: text) }
+    switch (invocation.text("residency-log"), invocation.text("residency-from")) {
+    case (.some, .some): throw invocation.usageError("--residency-log and --residency-from exclude each other")
+    case (let path?, nil): options.residencyLog = .writing(path: path)
+    case (nil, let path?): options.residencyLog = .reading(path: path)
+    case (nil, nil): break
+    }
+    var group = GroupChoice.own
+    if let directory = invocation.text("cgroup") {
+      group = .given(try givenGroup(directory))
+      hs_shim_die_with_parent()  // a comparison that is killed takes its runs along
+    }
+    if let reason = invocation.text("no-cgroup") { group = .none(reason: reason) }
+
+    let result = try explainingFailures(of: invocation.operands[0]) {
+      try replayTrace(path: invocation.operands[0], options: options, group: group)
+    }
+    if let path = invocation.text("json") { try writeOutput(jsonText(result), to: path) }
+    if invocation.text("json") != "-" { printOutput(describe(result)) }
+    return .success
+  })
+
+private func givenGroup(_ directory: String) throws -> MemoryCgroup {
+  let membership = try CgroupMembership.find()
+  return MemoryCgroup(version: membership.version, directory: directory, parent: membership.directory)
+}
+
+/// Turns the errors of a run into lines for the user.
+func explainingFailures<T>(of path: String, _ body: () throws -> T) throws -> T {
+  do {
+    return try body()
+  } catch let error as TraceError {
+    throw CommandFailure("\(path): \(error)", status: error.isSystemError ? .missingInput : .malformedInput)
+  } catch ReplayFailure.residencyLog(let failure) {
+    switch failure {
+    case .system(let path, let code):
+      throw CommandFailure("\(path): \(String(cString: strerror(code)))", status: .missingInput)
+    case .malformed(let path, let line):
+      throw CommandFailure("\(path): line \(line) is no residency answer", status: .malformedInput)
+    case .differs(let line):
+      throw CommandFailure(
+        "the residency log is of another run: answer \(line) does not fit; use the trace, policy, strategy and limits "
+          + "that it was written with", status: .malformedInput)
+    }
+  } catch ReplayFailure.heap(let error, let time) {
+    let status: ExitCode = error == .limitExceeded ? .checkFailed : .unavailable
+    throw CommandFailure(
+      "\(path): the heap gave up \(Double(time / 1_000_000) / 1000) s into the trace: \(describe(error))",
+      status: status)
+  } catch let error as CgroupUnavailable {
+    throw CommandFailure(error.reason, status: .unavailable)
+  }
+}
+
+/// Writes `text` to `path`, or to standard output for `-`.
+func writeOutput(_ text: String, to path: String) throws {
+  if path == "-" {
+    printOutput(text)
+    return
+  }
+  guard let file = fopen(path, "w") else {
+    throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))", status: .missingInput)
+  }
+  fputs(text, file)
+  if fclose(file) != 0 {
+    throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))", status: .unavailable)
+  }
+}
+
+extension TraceError {
+  /// The file could not be read at all.
+  var isSystemError: Bool {
+    if case .system = problem { return true }
+    return false
+  }
+}
+
+private func describe(_ error: HeapError) -> String {
+  switch error {
+  case .unsupportedPageSize(let page, let huge):
+    "pages of \(page) and hugepages of \(huge) bytes are not supported, only 4096 and 2097152 are"
+  case .kernel(let error): String(cString: strerror(error.code))
+  case .limitExceeded: "the hard limit is too small for this trace"
+  case .addressNotFree: "an address was not free"
+  case .invalidRequest: "an allocation makes no sense"
+  case .strategyNotSupported: "this kernel lacks what the strategy needs"
+  }
+}
