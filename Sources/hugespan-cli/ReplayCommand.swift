@@ -134,7 +134,7 @@ func explainingFailures<T>(of path: String, _ body: () throws -> T) throws -> T 
   do {
     return try body()
   } catch let error as TraceError {
-    throw CommandFailure("\(path): \(error)", status: error.isSystemError ? .missingInput : .malformedInput)
+    throw CommandFailure("\(path): \(error)", status: error.isUnreadable ? .missingInput : .malformedInput)
   } catch ReplayFailure.residencyLog(let failure) {
     switch failure {
     case .system(let path, let code):
@@ -173,7 +173,7 @@ func writeOutput(_ text: String, to path: String) throws {
 
 extension TraceError {
   /// The file could not be read at all.
-  var isSystemError: Bool {
+  var isUnreadable: Bool {
     if case .system = problem { return true }
     return false
   }

@@ -167,8 +167,6 @@ package struct ReplayKernel: Kernel {
 
   package var capabilities: KernelCapabilities { linux.capabilities }
 
-  package func supports(_ advice: Advice) -> Bool { linux.supports(advice) }
-
   package func reserve(byteCount: Int, alignment: Int) throws(KernelError) -> AddressRange {
     let range = try linux.reserve(byteCount: byteCount, alignment: alignment)
     log.addArena(range)

@@ -34,7 +34,7 @@ package struct TimedSample: Equatable, Sendable {
 }
 
 /// Totals of a trace that need every event.
-package struct TraceSummary: Equatable, Sendable {
+package struct ProgramTotals: Equatable, Sendable {
   package var events = 0
   package var allocations = 0
   package var resizes = 0
@@ -59,7 +59,7 @@ package struct TraceProgram: ~Copyable {
   package let steps: MappedArray<TraceStep>
   package let slotCount: Int
   package let samples: [TimedSample]
-  package let summary: TraceSummary
+  package let summary: ProgramTotals
   package let header: TraceHeader
   package let ending: TraceEnding
   /// Share of the pages of large objects that the recorded program had touched, at each sample.
@@ -83,7 +83,7 @@ package struct TraceProgram: ~Copyable {
     var builder = SlotBuilder(objectCount: objects)
     var samples: [TimedSample] = []
     var fractions: [Double] = []
-    var summary = TraceSummary()
+    var summary = ProgramTotals()
     summary.objects = objects
 
     var reader = try TraceReader(file, tolerance: .upToLastWholeChunk)
@@ -143,7 +143,7 @@ private struct SlotBuilder {
     if bytes > SizeClasses.largestBytes { largeBytes += sign * bytes } else { smallBytes += sign * bytes }
   }
 
-  mutating func step(for event: TraceEvent, _ summary: inout TraceSummary) -> TraceStep {
+  mutating func step(for event: TraceEvent, _ summary: inout ProgramTotals) -> TraceStep {
     switch event.body {
     case .allocate(let object, let bytes, let alignment, let kind):
       let slot: UInt32
