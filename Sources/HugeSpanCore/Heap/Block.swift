@@ -52,8 +52,8 @@ struct BlockHeader {
   /// Free pages that were given to the kernel, and how many of them lazily.
   var released: UInt16
   var lazy: UInt16
-  /// Free pages that read as zero.
-  var zero: UInt16
+  /// Spans that begin in the block.
+  var spans: UInt16
   /// Pages that are in flight to the kernel: marked used in the map, not counted as used.
   var inFlight: UInt16
   /// Longest run of pages clear in the used map.
@@ -92,6 +92,8 @@ struct BlockFlags {
   static let wasReleased = BlockFlags(rawValue: 16)
   /// The hugepage is still one folio although not mapped as one: partial releases become phantom.
   static let wholeFolio = BlockFlags(rawValue: 32)
+  /// Some free page reads as zero; without it the zero map is empty and need not be read.
+  static let hasZero = BlockFlags(rawValue: 64)
   /// What an occupied block is to its spans; a free one is nothing of it.
   static let roles = BlockFlags(rawValue: 2 | 4 | 8)
 }
@@ -115,6 +117,10 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
   /// Free pages, in flight ones not counted.
   @inline(__always)
   var freePages: Int { pagesPerBlock &- Int(pointee.used) &- Int(pointee.inFlight) }
+
+  /// How much it would cost to break the block: pages that lose their hugepage, and ranges that the release takes.
+  @inline(__always)
+  var useToBreak: Int { Int(pointee.used) &+ 2 &* Int(pointee.spans) }
 
   /// Free pages that are believed resident and were not given to the kernel.
   @inline(__always)

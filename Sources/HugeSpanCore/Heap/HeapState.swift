@@ -212,7 +212,7 @@ struct HeapState {
       block.pointee.flags.remove(.wasReleased)
     }
     // The first touch brings the whole block, zeroed; the next residency pass says whether it did.
-    block.pointee.zero = UInt16(pagesPerBlock)
+    block.pointee.flags.insert(.hasZero)
     block.zeroMap.fill(true)
     block.pointee.backing = .unknown
   }
@@ -222,13 +222,16 @@ struct HeapState {
   @inline(__always)
   mutating func take(_ block: Block, _ run: PageRun, startsSpan: Bool, longest: Int?) -> (refaulted: Int, zero: Bool) {
     block.used.set(run)
-    if startsSpan { block.starts.setBit(run.start) }
+    if startsSpan {
+      block.starts.setBit(run.start)
+      block.pointee.spans &+= 1
+    }
     block.pointee.used &+= UInt16(truncatingIfNeeded: run.count)
     usedPages &+= run.count
     var refaulted = 0
     var isZero = false
     if block.pointee.released != 0 { refaulted = takeReleased(block, run) }
-    if block.pointee.zero != 0 { isZero = takeZero(block, run) }
+    if block.pointee.flags.contains(.hasZero) { isZero = takeZero(block, run) }
     block.pointee.longest = UInt16(truncatingIfNeeded: longest ?? block.used.longestClearRun().count)
     return (refaulted, isZero)
   }
@@ -261,7 +264,7 @@ struct HeapState {
     let count = block.zeroMap.count(in: run)
     if count != 0 {
       block.zeroMap.clear(run)
-      block.pointee.zero -= UInt16(count)
+      if block.zeroMap.isEmpty { block.pointee.flags.remove(.hasZero) }
     }
     return count == run.count
   }
@@ -279,7 +282,7 @@ struct HeapState {
   mutating func give(_ block: Block, _ run: PageRun) {
     let used = block.used
     used.clear(run)
-    block.starts.clear(run)
+    block.pointee.spans &-= UInt16(truncatingIfNeeded: block.starts.clearCounting(run))
     block.pointee.used &-= UInt16(truncatingIfNeeded: run.count)
     block.pointee.version &+= 1
     block.pointee.stamp = UInt32(truncatingIfNeeded: now &>> 24)
@@ -346,10 +349,7 @@ struct HeapState {
   mutating func makeAbsent(_ block: Block) {
     phantomPages -= Int(block.pointee.phantom)
     block.pointee.phantom = 0
-    if block.pointee.zero != 0 {
-      block.zeroMap.fill(false)
-      block.pointee.zero = 0
-    }
+    if block.pointee.flags.contains(.hasZero) { block.zeroMap.fill(false) }
     if block.pointee.released != 0 {
       block.releasedMap.fill(false)
       block.pointee.released = 0

@@ -28,6 +28,10 @@ public struct HeapStatistics: Equatable, Sendable {
   public var usedOnHugePages = 0
   public var usedOnSplitPages = 0
   public var usedOnUnknownPages = 0
+  /// Used pages in blocks that lost their hugepage, as far as the heap believes.
+  public var usedOnBrokenPages = 0
+  /// Used pages in blocks that have released pages: what TCMalloc's filler counts as not on intact hugepages.
+  public var usedBesideReleasedPages = 0
 
   /// Blocks by the length of their longest free range: index 0 counts 0, index k counts 2^(k-1) ..< 2^k.
   public var longestFreeHistogram = InlineArray<11, Int>(repeating: 0)

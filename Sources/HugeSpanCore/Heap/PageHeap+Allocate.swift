@@ -81,36 +81,18 @@ extension PageHeapCore {
     let lists = state.pointee.lists
     if let block = lists.best(.intact, transient: transient, count: count) { return block }
     if let block = lists.best(.donated, transient: transient, count: count) { return block }
+    if let block = lists.best(.brokenResident, transient: transient, count: count) { return block }
     if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
-    if let block = lists.best(.brokenPartial, transient: transient, count: count) { return block }
-    return lists.best(.brokenReleased, transient: transient, count: count)
+    return lists.best(.released, transient: transient, count: count)
   }
 
   /// Places `count` pages in `block`, which has a free range of that length. Under the lock.
   @inline(__always)
   private func place(_ count: Int, in block: Block) -> AllocatedSpan {
-    if block.pointee.released != 0 { return placeInBroken(count, in: block) }
     guard let fit = block.used.bestFit(count: count, longest: Int(block.pointee.longest)) else {
       fail("longest free range of a block is wrong at", address: state.pointee.address(of: block))
     }
     return take(block, PageRun(start: fit.start, count: count), longest: fit.longestAfter)
-  }
-
-  /// In a block with released pages, a range that is resident is better than one that fits better.
-  @inline(never)
-  private func placeInBroken(_ count: Int, in block: Block) -> AllocatedSpan {
-    var best = PageRun(start: -1, count: pagesPerBlock + 1)
-    block.forEachReleasableRun { run in
-      if run.count >= count && run.count < best.count { best = run }
-      return true
-    }
-    if best.start < 0 {
-      guard let fit = block.used.bestFit(count: count, longest: Int(block.pointee.longest)) else {
-        fail("longest free range of a block is wrong at", address: state.pointee.address(of: block))
-      }
-      best.start = fit.start
-    }
-    return take(block, PageRun(start: best.start, count: count), longest: nil)
   }
 
   @inline(__always)

@@ -87,10 +87,17 @@ extension PageHeapCore {
   @inline(__always)
   private func startSpanAfter(_ block: Block, _ run: PageRun) {
     if run.end < pagesPerBlock {
-      if block.used[run.end] { block.starts.setBit(run.end) }
-    } else if let next = state.pointee.following(block), next.pointee.kind == .occupied, next.used[0] {
-      next.starts.setBit(0)
+      if block.used[run.end] && !block.starts[run.end] { startSpan(block, run.end) }
+    } else if let next = state.pointee.following(block), next.pointee.kind == .occupied, next.used[0], !next.starts[0] {
+      startSpan(next, 0)
     }
+  }
+
+  @inline(never)
+  private func startSpan(_ block: Block, _ page: Int) {
+    block.starts.setBit(page)
+    block.pointee.spans += 1
+    state.pointee.relist(block)
   }
 
   /// Shortens `span` to its first `pageCount` pages and frees the rest. At least one page stays.

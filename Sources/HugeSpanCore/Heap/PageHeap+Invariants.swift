@@ -46,21 +46,25 @@ extension PageHeapCore {
     switch header.kind {
     case .occupied:
       require(used == Int(header.used) + Int(header.inFlight), "used count is wrong", address)
+      require(
+        block.starts.count == Int(header.spans) + state.pointee.flightsOf(block), "count of spans is wrong", address)
       require(used > 0, "block is occupied by nothing", address)
       require(Int(header.longest) == block.used.longestClearRun().count, "longest free range is wrong", address)
       require(PlacementLists.list(for: block) == header.list, "block is in the wrong list", address)
     case .absent, .freeResident, .releasing:
       require(used == 0 && header.used == 0 && header.inFlight == 0, "free block has used pages", address)
-      require(block.starts.count == 0, "free block has spans", address)
+      require(block.starts.count == 0 && header.spans == 0, "free block has spans", address)
       require(Int(header.longest) == pagesPerBlock, "free block is not free as a whole", address)
       require(header.list == noList && header.releasable == 0, "free block is in a list of occupied ones", address)
       require(!header.flags.contains(.donated) && !header.flags.contains(.transient), "free block has a role", address)
     }
     if header.kind == .absent {
-      require(header.released == 0 && header.zero == 0 && header.phantom == 0, "absent block has pages", address)
+      require(
+        header.released == 0 && !header.flags.contains(.hasZero) && header.phantom == 0, "absent block has pages",
+        address)
     }
     require(block.releasedMap.count == Int(header.released), "released count is wrong", address)
-    require(block.zeroMap.count == Int(header.zero), "zero count is wrong", address)
+    require(header.flags.contains(.hasZero) != block.zeroMap.isEmpty, "zero map is not what its flag says", address)
     var lazy = 0
     for word in 0..<wordsPerMap {
       let released = block.releasedMap.words[word]

@@ -23,24 +23,11 @@ extension PageHeapCore {
     let input = noteTick(nanoseconds, processCPU)
     let plan = state.pointee.policy.plan(input)
     report.nextTickNanoseconds = plan.nextTick
-    var ranges = 0
-    let limit = state.pointee.options.rangesPerTick
     if state.pointee.strategyReleases {
       let kind = state.pointee.options.strategy.kind
-      while report.releasedPages < plan.pages && ranges < limit {
-        var selected = 0
-        while selected < plan.pages - report.releasedPages && ranges < limit {
-          let sent = state.pointee.sendNext(plan.order, wanted: plan.pages - report.releasedPages - selected)
-          if sent == 0 { break }
-          selected += sent
-          ranges += 1
-        }
-        if selected == 0 { break }
-        let released = releaseBatch(kind == .freeThenDontneed ? .free : kind)
-        // A kernel that refuses everything ends the tick; the blocks are marked and will not be chosen again.
-        report.releasedPages += released
-      }
-      report.isUnfinished = ranges >= limit
+      let done = release(pages: plan.pages, order: plan.order, ranges: state.pointee.options.rangesPerTick)
+      report.releasedPages = done.pages
+      report.isUnfinished = done.hitBound
       if kind == .freeThenDontneed { secondStage() }
       if plan.cures > 0 { cure(plan.cures) }
     }
@@ -48,6 +35,37 @@ extension PageHeapCore {
     endScavenging()
     lock.unlock()
     return report
+  }
+
+  /// Releases free memory in `order` until `pages` are given to the kernel or nothing is left, by the configured
+  /// strategy. Answers how many were; the last span may overshoot. What a policy orders, without a policy.
+  package func release(pages: Int, order: ReleaseOrder) -> Int {
+    lock.lock()
+    awaitScavenging()
+    let done = release(pages: pages, order: order, ranges: Int.max)
+    endScavenging()
+    lock.unlock()
+    return done.pages
+  }
+
+  /// Held lock on entry and return; open in between.
+  private func release(pages: Int, order: ReleaseOrder, ranges limit: Int) -> (pages: Int, hitBound: Bool) {
+    let kind = state.pointee.options.strategy.kind
+    var ranges = 0
+    var released = 0
+    while released < pages && ranges < limit {
+      var selected = 0
+      while selected < pages - released && ranges < limit {
+        let sent = state.pointee.sendNext(order, wanted: pages - released - selected)
+        if sent == 0 { break }
+        selected += sent
+        ranges += 1
+      }
+      // What the kernel refuses is marked and not chosen again, so this ends.
+      if selected == 0 { break }
+      released += releaseBatch(kind == .freeThenDontneed ? .free : kind)
+    }
+    return (released, ranges >= limit)
   }
 
   private func noteTick(_ nanoseconds: UInt64, _ processCPU: UInt64) -> ScavengeInput {

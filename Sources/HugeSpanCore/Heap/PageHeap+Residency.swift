@@ -81,13 +81,15 @@ extension PageHeapCore {
     var words = InlineArray<512, UInt64>(repeating: 0)
     var regions = InlineArray<256, ResidentRegion>(
       repeating: ResidentRegion(range: AddressRange(start: 0, byteCount: 0), isHuge: false, isPresent: false))
-    var hugeBits: UInt64 = 0
+    var bits = (huge: UInt64(0), unknown: UInt64(0))
     var error: KernelError? = nil
     withUnsafeMutablePointer(to: &words) { wordsPointer in
       withUnsafeMutablePointer(to: &regions) { regionsPointer in
-        withUnsafeMutablePointer(to: &hugeBits) { hugePointer in
+        withUnsafeMutablePointer(to: &bits) { bitsPointer in
+          let masks = UnsafeMutableRawPointer(bitsPointer).assumingMemoryBound(to: UInt64.self)
           let scratch = ScanScratch(
-            present: UnsafeMutableRawPointer(wordsPointer).assumingMemoryBound(to: UInt64.self), huge: hugePointer,
+            present: UnsafeMutableRawPointer(wordsPointer).assumingMemoryBound(to: UInt64.self), huge: masks,
+            unknown: masks + 1,
             regions: UnsafeMutableBufferPointer(
               start: UnsafeMutableRawPointer(regionsPointer).assumingMemoryBound(to: ResidentRegion.self), count: 256))
           do throws(KernelError) {
@@ -105,6 +107,8 @@ struct SeenBlock {
   var present: PageMap
   var presentCount: Int
   var isHuge: Bool
+  /// The kernel said what maps the pages, not only that they are there.
+  var isBackingKnown: Bool
 }
 
 /// Room for the kernel's answer about 64 blocks.
@@ -113,6 +117,8 @@ struct ScanScratch {
   let present: UnsafeMutablePointer<UInt64>
   /// A bit per block.
   let huge: UnsafeMutablePointer<UInt64>
+  /// A bit per block: pages are there, and nobody knows on what.
+  let unknown: UnsafeMutablePointer<UInt64>
   let regions: UnsafeMutableBufferPointer<ResidentRegion>
 
   func fill<K: Kernel>(_ range: AddressRange, on kernel: K) throws(KernelError) {
@@ -136,13 +142,16 @@ struct ScanScratch {
       let run = PageRun(start: page - block * pagesPerBlock, count: stop - page)
       PageMap(present + block * wordsPerMap).set(run)
       if region.isHuge && run.count == pagesPerBlock { huge.pointee |= 1 << UInt64(block) }
+      if !region.isBackingKnown { unknown.pointee |= 1 << UInt64(block) }
       page = stop
     }
   }
 
   func seen(_ offset: Int) -> SeenBlock {
     let map = PageMap(present + offset * wordsPerMap)
-    return SeenBlock(present: map, presentCount: map.count, isHuge: huge.pointee >> UInt64(offset) & 1 != 0)
+    return SeenBlock(
+      present: map, presentCount: map.count, isHuge: huge.pointee >> UInt64(offset) & 1 != 0,
+      isBackingKnown: unknown.pointee >> UInt64(offset) & 1 == 0)
   }
 }
 
@@ -155,9 +164,9 @@ extension ResidencyReport {
       hugeBlocks += 1
       hugeBytes += bytesPerBlock
       usedPagesOnHuge += used
-    } else if seen.presentCount > 0 {
+    } else if seen.presentCount > 0 && seen.isBackingKnown {
       splitBlocks += 1
-    } else {
+    } else if seen.presentCount == 0 {
       absentBlocks += 1
     }
   }
@@ -171,6 +180,8 @@ extension HeapState {
     case .occupied: if block.pointee.inFlight != 0 { return }
     case .freeResident: break
     }
+    // Presence alone says nothing of splits, and without that nothing is worth a correction.
+    if !seen.isBackingKnown { return }
     unlist(block)
     if seen.isHuge {
       foundHuge(block, &report)
@@ -249,6 +260,6 @@ extension HeapState {
     lazyPages += lazy - Int(block.pointee.lazy)
     block.pointee.released = UInt16(released)
     block.pointee.lazy = UInt16(lazy)
-    block.pointee.zero = UInt16(zero)
+    if zero != 0 { block.pointee.flags.insert(.hasZero) }
   }
 }

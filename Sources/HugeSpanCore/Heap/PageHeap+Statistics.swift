@@ -58,6 +58,8 @@ extension HeapStatistics {
       } else {
         partialIntactBlocks += 1
       }
+      if block.isBroken { usedOnBrokenPages += used }
+      if block.pointee.released > 0 { usedBesideReleasedPages += used }
       if block.pointee.flags.contains(.donated) { donatedPages += block.freePages }
       switch block.pointee.backing {
       case .huge: usedOnHugePages += used

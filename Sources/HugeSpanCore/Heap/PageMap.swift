@@ -89,6 +89,25 @@ struct PageMap {
     return total
   }
 
+  /// Clears the bits of `run` and returns how many were set.
+  @inline(__always)
+  func clearCounting(_ run: PageRun) -> Int {
+    var total = 0
+    PageMap.forEachWord(of: run) {
+      total &+= (words[$0] & $1).nonzeroBitCount
+      words[$0] &= ~$1
+    }
+    return total
+  }
+
+  /// Whether no bit is set.
+  @inline(__always)
+  var isEmpty: Bool {
+    var any: UInt64 = 0
+    for word in 0..<wordsPerMap { any |= words[word] }
+    return any == 0
+  }
+
   /// Set bits in the whole map.
   @inline(__always)
   var count: Int {

@@ -75,6 +75,15 @@ extension HeapState {
     return false
   }
 
+  /// Ranges of `block` that are in flight.
+  func flightsOf(_ block: Block) -> Int {
+    var count = 0
+    for index in 0..<batch.count where batch.entries[index].block == block && batch.entries[index].wholeBlocks == 0 {
+      count += 1
+    }
+    return count
+  }
+
   // MARK: Into flight
 
   /// Takes `run` of an occupied block out of reach: used in the map, a span of nobody's.
@@ -175,7 +184,6 @@ extension HeapState {
 
   /// Free pages of `run`, released or not, become released.
   private mutating func markReleased(_ block: Block, _ run: PageRun, lazily: Bool) {
-    let zeroBefore = block.zeroMap.count(in: run)
     var before = 0
     var lazyBefore = 0
     PageMap.forEachWord(of: run) { word, mask in
@@ -188,12 +196,12 @@ extension HeapState {
     releasedPages += run.count - before
     if lazily {
       block.zeroMap.clear(run)
-      block.pointee.zero -= UInt16(zeroBefore)
+      if block.zeroMap.isEmpty { block.pointee.flags.remove(.hasZero) }
       block.pointee.lazy += UInt16(run.count - lazyBefore)
       lazyPages += run.count - lazyBefore
     } else {
       block.zeroMap.set(run)
-      block.pointee.zero += UInt16(run.count - zeroBefore)
+      block.pointee.flags.insert(.hasZero)
       block.pointee.lazy -= UInt16(lazyBefore)
       lazyPages -= lazyBefore
     }
@@ -251,7 +259,7 @@ extension HeapState {
       zero += block.zeroMap.words[word].nonzeroBitCount
     }
     block.releasedMap.fill(true)
-    block.pointee.zero = UInt16(zero)
+    if zero == 0 { block.pointee.flags.remove(.hasZero) }
     block.pointee.released = UInt16(pagesPerBlock)
     block.pointee.lazy = UInt16(pagesPerBlock - zero)
     block.pointee.flags.insert(.wasReleased)

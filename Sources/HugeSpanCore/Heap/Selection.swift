@@ -20,7 +20,7 @@ extension HeapState {
       if !wholeOnly, let block = releasable.longest() { return sendLongest(of: block) }
       let whole = sendLongestIntactRun(wanted: wanted)
       if whole > 0 || wholeOnly { return whole }
-      guard let block = longestIntact(limit: pagesPerBlock) else { return 0 }
+      guard let block = emptiestIntact() else { return 0 }
       return sendLongest(of: block)
     }
     // By length alone: wholly free blocks are longer than anything else.
@@ -94,6 +94,25 @@ extension HeapState {
     consider(.intact, transient: true, limit, &best)
     consider(.donated, transient: false, limit, &best)
     return best
+  }
+
+  /// The intact block to break next. Breaking costs a hugepage whatever is released from it, and after its longest
+  /// span the rest of it comes next; so among blocks with long free ranges the one that gives most in all. (The longest
+  /// range alone broke a tenth more of the used pages in the deterministic program.)
+  private func emptiestIntact() -> Block? {
+    var best: Block? = nil
+    considerEmpty(lists.emptiest(.intact, transient: false, limit: HeapState.candidates), &best)
+    considerEmpty(lists.emptiest(.intact, transient: true, limit: HeapState.candidates), &best)
+    considerEmpty(lists.emptiest(.donated, transient: false, limit: HeapState.candidates), &best)
+    return best
+  }
+
+  /// Blocks looked at before one is broken: some microseconds, against the hundreds that a split costs.
+  static let candidates = 512
+
+  private func considerEmpty(_ block: Block?, _ best: inout Block?) {
+    guard let block else { return }
+    if best == nil || block.useToBreak < best!.useToBreak { best = block }
   }
 
   private func consider(_ rank: PlacementRank, transient: Bool, _ limit: Int, _ best: inout Block?) {

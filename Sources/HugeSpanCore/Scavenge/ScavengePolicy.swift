@@ -34,6 +34,11 @@ package struct ReleaseOrder: Equatable, Sendable {
   package var length: Length
   /// Wholly free blocks before everything else: the cheapest bytes first.
   package var wholeFirst: Bool = false
+
+  package init(preferBroken: Bool, length: Length) {
+    self.preferBroken = preferBroken
+    self.length = length
+  }
 }
 
 /// What a policy wants done in a tick.
