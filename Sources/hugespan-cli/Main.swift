@@ -19,7 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand,
-    replayCommand, generateCommand,
+    compareCommand, replayCommand, generateCommand,
     completionsCommand, optionTablesCommand,
   ])
 

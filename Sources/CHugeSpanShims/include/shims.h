@@ -155,6 +155,12 @@ static inline void hs_shim_pause(void) {
 // Asks for SIGKILL when the thread that started this process ends: a measuring child never outlives its parent.
 static inline void hs_shim_die_with_parent(void) { (void)prctl(PR_SET_PDEATHSIG, SIGKILL); }
 
+// Columns of the terminal behind `fd`, 0 if it is none.
+static inline int hs_shim_terminal_columns(int fd) {
+  struct winsize size = {0, 0, 0, 0};
+  return isatty(fd) && ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
 static inline void hs_shim_yield(void) { sched_yield(); }
 
 static inline void hs_shim_sleep_nanoseconds(uint64_t ns) {

@@ -14,6 +14,8 @@ struct Observer: ~Copyable {
   private let unknownReason: String?
   private var startCharge: Int?
   private var startAnonymous: Int?
+  /// Anonymous resident bytes of this process that are not the heap's, as of the last walk.
+  private var outsideArenas: Int?
 
   private var used = Series()
   private var resident = Series()
@@ -25,13 +27,13 @@ struct Observer: ~Copyable {
   private var usedByKernel = Series()
   private var sampleCount = 0
 
-  /// smaps is slow, so it is read at most this often.
+  /// smaps takes ten times as long as all the rest together, so it is read at most this often.
   private let lazyPeriod: UInt64
   private var nextLazy: UInt64 = 0
 
   init(group: MemoryCgroup?, isLazy: Bool, duration: UInt64) {
     self.isLazy = isLazy
-    lazyPeriod = max(duration / 500, 1)
+    lazyPeriod = max(duration / 125, 1)
     guard let group else {
       charge = nil
       unknownReason = nil
@@ -59,8 +61,11 @@ struct Observer: ~Copyable {
     }
   }
 
-  /// Takes one sample.
-  mutating func observe<K: Kernel>(_ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64) {
+  /// Takes one sample. The kernel's walk over the arenas takes milliseconds when they are broken up; without `walk` the
+  /// resident bytes come from the process' counter, by the difference to the last walk, and coverage stays what it was.
+  mutating func observe<K: Kernel>(
+    _ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64, walk: Bool
+  ) {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
     // The charge first, and at once what it is compared with.
@@ -73,12 +78,17 @@ struct Observer: ~Copyable {
         phantom.add(Double(gained - (anonymous - startAnonymous)), at: time)
       }
     }
-    if let report = try? heap.observe() {
-      resident.add(Double(report.residentBytes), at: time)
-      usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
-      usedByKernel.add(Double(report.usedPages), at: time)
+    if walk || outsideArenas == nil {
+      if let report = try? heap.observe() {
+        resident.add(Double(report.residentBytes), at: time)
+        usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
+        usedByKernel.add(Double(report.usedPages), at: time)
+        outsideArenas = anonymous.map { $0 - report.residentBytes }
+      }
+    } else if let anonymous, let outsideArenas {
+      resident.add(Double(max(anonymous - outsideArenas, 0)), at: time)
     }
-    if !isLazy {
+    if !isLazy || heap.totals().lazyPages == 0 {
       lazy.add(0, at: time)
     } else if time >= nextLazy {
       observeLazilyFreed(heap, at: time)

@@ -92,6 +92,7 @@ package struct Replay: ~Copyable {
   }
 
   private mutating func begin(_ program: borrowing TraceProgram) {
+    if options.touch != .none { MemoryWarming.warm(byteCount: program.summary.peakLiveBytes) }
     let duration = program.summary.nanoseconds
     samplePeriod = options.samples > 0 ? max(duration / UInt64(options.samples), 1) : UInt64.max
     nextSample = options.samples > 0 ? 0 : UInt64.max
@@ -115,7 +116,7 @@ package struct Replay: ~Copyable {
       if now == nextResidency { residencyPass(now) }
       if now == nextTick {
         tick(now)
-        if options.samples > 0 { sample(now) }
+        if options.samples > 0 { sample(now, walk: now >= nextSample) }
       } else if now == nextSample {
         sample(now)
       }
@@ -150,10 +151,11 @@ package struct Replay: ~Copyable {
     clock.start()
   }
 
-  private mutating func sample(_ now: UInt64) {
+  private mutating func sample(_ now: UInt64, walk: Bool = true) {
     clock.stop()
     log.isObserving = true
-    observer.observe(frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, at: now)
+    observer.observe(
+      frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, at: now, walk: walk)
     log.isObserving = false
     clock.start()
   }

@@ -1,0 +1,90 @@
+// Which runs make a comparison, in which order, and how long each will take.
+//
+// The order is by importance, across traces: when the time is up, every trace has its most telling rows. `never` is one row,
+// because without releases a strategy has nothing to do. How long a run takes is learned from the runs before it.
+
+import HugeSpanCore
+
+/// A run that is to be made.
+package struct PlannedRun: Equatable, Sendable {
+  package var trace: String
+  package var policy: String
+  package var strategy: String
+  /// Place in the order in which rows are shown.
+  package var row: Int
+
+  package var title: String { "\(traceName(trace)) \(policy)/\(strategy)" }
+}
+
+/// Planning of a comparison.
+package enum Grid {
+  package static let defaultPolicies = ["never", "immediate", "gperftools", "seed"]
+  package static let defaultStrategies = ["dontneed", "free", "split-dontneed"]
+
+  /// All runs over `traces`, the most important first; rows of a trace count up in the order of policies and strategies.
+  package static func runs(traces: [String], policies: [String], strategies: [String]) -> [PlannedRun] {
+    var rows: [(policy: String, strategy: String)] = []
+    for policy in policies {
+      if policy == "never" {
+        rows.append((policy, "keep"))
+      } else {
+        for strategy in strategies { rows.append((policy, strategy)) }
+      }
+    }
+    // Diagonals of the grid: after k of them every policy and every strategy was seen.
+    var order: [Int] = []
+    var seen = Set<String>()
+    var rest = Array(rows.indices)
+    while !rest.isEmpty {
+      seen.removeAll()
+      var skipped: [Int] = []
+      for index in rest {
+        let row = rows[index]
+        if seen.contains("p" + row.policy) || seen.contains("s" + row.strategy) {
+          skipped.append(index)
+        } else {
+          seen.insert("p" + row.policy)
+          seen.insert("s" + row.strategy)
+          order.append(index)
+        }
+      }
+      rest = skipped
+    }
+    return order.flatMap { row in
+      traces.map { PlannedRun(trace: $0, policy: rows[row].policy, strategy: rows[row].strategy, row: row) }
+    }
+  }
+}
+
+/// Expects how long runs take, from how long others took.
+package struct RunEstimator: Sendable {
+  /// Seconds per byte of a trace file, before any run is known; measured on a slow virtual machine.
+  private static let secondsPerByte = 1.2e-6
+  private var byTrace: [String: Double] = [:]
+  private var byRow: [Int: (sum: Double, count: Double)] = [:]
+  private var known: (actual: Double, guessed: Double) = (0, 0)
+  private let sizes: [String: Int]
+
+  /// `sizes` has the bytes of each trace's file.
+  package init(sizes: [String: Int]) { self.sizes = sizes }
+
+  private func guess(_ trace: String) -> Double { 0.5 + Double(sizes[trace] ?? 0) * Self.secondsPerByte }
+
+  /// Seconds that `run` will take.
+  package func seconds(_ run: PlannedRun) -> Double {
+    // A trace that was run before is a better guess than its size; rows differ by factors, which carry over to others.
+    let scale = known.guessed > 0 ? known.actual / known.guessed : 1
+    let trace = byTrace[run.trace] ?? guess(run.trace) * scale
+    return trace * (byRow[run.row].map { max(1, $0.sum / $0.count) } ?? 1)
+  }
+
+  /// Learns from a run that took `seconds`.
+  package mutating func record(_ run: PlannedRun, seconds: Double) {
+    let expected = byTrace[run.trace] ?? guess(run.trace)
+    known.actual += seconds
+    known.guessed += guess(run.trace)
+    let row = byRow[run.row] ?? (0, 0)
+    byRow[run.row] = (row.sum + seconds / max(expected, 0.01), row.count + 1)
+    byTrace[run.trace] = max(byTrace[run.trace] ?? 0, seconds)
+  }
+}

@@ -1,0 +1,104 @@
+// `hugespan compare`: the main job. A grid of policies and strategies over traces, and what each costs.
+
+import CHugeSpanShims
+import Glibc
+import HugeSpanCore
+import HugeSpanLab
+import OptionTable
+import TraceFormat
+
+let compareCommand = Command(
+  "compare",
+  abstract: "Compare scavenge policies and release strategies on recorded programs",
+  discussion: """
+    Replays each trace under each policy and strategy, every run in a process and, where one may be made, a memory \
+    cgroup of its own, and prints a table per trace: memory used, resident, charged, lazily free and phantom (charged, \
+    but in no page table), coverage with hugepages, releases and refaults, CPU time, stalls.
+
+    Without TRACE all bundled traces are taken, within two minutes; what did not fit is said.
+    """,
+  options: [
+    policyOption(
+      help: "A policy of the grid", defaultText: Grid.defaultPolicies.joined(separator: ", "), isRepeatable: true),
+    strategyOption(
+      help: "A strategy of the grid", defaultText: Grid.defaultStrategies.joined(separator: ", "), isRepeatable: true),
+  ] + runOptions + [
+    Option(
+      "jobs", short: "j", .count(in: 1...256), help: "Runs at the same time", defaultText: "2, or the cores if fewer"),
+    Option(
+      "budget", .durationOrOff(), help: "Leave out runs that would end later than this",
+      defaultText: "2m without TRACE, off with"),
+    Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
+    Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
+  ],
+  operands: [Operand("TRACE", help: "Traces made by 'hugespan record' or 'hugespan generate'", arity: .any)],
+  examples: [
+    Example("hugespan compare", "All bundled traces, four policies, three strategies, two minutes"),
+    Example(
+      "hugespan compare service.hstrace --policy gperftools --policy gperftools:rate=10 --strategy dontneed",
+      "Two settings on a trace of one's own"),
+    Example("hugespan compare service.hstrace --speed 1 --jobs 1 --json result.json", "In real time, for scripts"),
+  ],
+  run: compare)
+
+private func compare(_ invocation: Invocation) throws -> ExitCode {
+  var traces = invocation.operands
+  if traces.isEmpty {
+    traces = TraceCatalog.bundled()
+    if traces.isEmpty {
+      throw CommandFailure(
+        "no bundled traces (Benchmarks/Traces/*.\(TraceCatalog.fileExtension)) are to be found; name a trace, or make one "
+          + "with 'hugespan record' or 'hugespan generate'", status: .missingInput)
+    }
+  }
+  var names = Set<String>()
+  for trace in traces {
+    // What is wrong with a file is said at once, not after a minute.
+    do throws(TraceError) { _ = try TraceReader(path: trace) } catch {
+      throw CommandFailure("\(trace): \(error)", status: error.isUnreadable ? .missingInput : .malformedInput)
+    }
+    if !names.insert(traceName(trace)).inserted {
+      throw invocation.usageError("two traces are called '\(traceName(trace))'; rows could not be told apart")
+    }
+  }
+  func notations(_ option: String, _ fallback: [String], _ notation: (String) throws -> String) rethrows -> [String] {
+    let given = try invocation.texts(option).map(notation)
+    var unique: [String] = []
+    for text in given where !unique.contains(text) { unique.append(text) }
+    return unique.isEmpty ? fallback : unique
+  }
+  let policies = try notations("policy", Grid.defaultPolicies) { try PolicyChoice(notation: $0).notation }
+  let strategies = try notations("strategy", Grid.defaultStrategies) { try StrategyChoice(notation: $0).notation }
+
+  let cores = sysconf(Int32(_SC_NPROCESSORS_ONLN))
+  var budget: Double? = invocation.operands.isEmpty ? 120 : nil
+  if let given = invocation.nanoseconds("budget") { budget = given == 0 ? nil : Double(given) / 1e9 }
+  // The runs are told the same as this command was.
+  let common = runOptions.flatMap { option in invocation.texts(option.name).map { "--\(option.name)=\($0)" } }
+  let plan = ComparisonPlan(
+    executable: "/proc/self/exe", commonArguments: common,
+    runs: Grid.runs(traces: traces, policies: policies, strategies: strategies),
+    jobs: invocation.count("jobs") ?? max(1, min(2, cores)), budget: budget)
+  let outcome = ComparisonRunner(plan, progress: ProgressLine()).run()
+
+  let machine = Machine.current()
+  let comparison = Comparison(machine: machine, runs: outcome.results, leftOut: outcome.leftOut)
+  if let path = invocation.text("json") { try writeOutput(jsonText(comparison), to: path) }
+  if let path = invocation.text("csv") { try writeOutput(csv(of: outcome.results), to: path) }
+  if invocation.text("json") != "-" && invocation.text("csv") != "-" { printTables(comparison) }
+  for run in outcome.leftOut { printError("left out: \(run.trace) \(run.policy)/\(run.strategy): \(run.reason)") }
+  if let signal = outcome.signal { return ExitCode(128 + signal) }
+  return ExitCode(outcome.failureStatus)
+}
+
+private func printTables(_ comparison: Comparison) {
+  guard let first = comparison.runs.first else { return }
+  let columns = Int(hs_shim_terminal_columns(STDOUT_FILENO))
+  let style = TableStyle(isTerminal: columns > 0, width: columns > 0 ? max(columns, 80) : nil)
+  printOutput(comparison.machine.summary + "\n" + legend(isClocked: first.speed == 1))
+  var traces: [String] = []
+  for run in comparison.runs where !traces.contains(run.trace) { traces.append(run.trace) }
+  for trace in traces {
+    printOutput("\n" + report(of: comparison.runs.filter { $0.trace == trace }, style: style))
+  }
+}
