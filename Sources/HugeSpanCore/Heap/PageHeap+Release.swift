@@ -224,7 +224,7 @@ extension PageHeapCore {
   // MARK: On demand
 
   /// Releases free memory until at least `byteCount` bytes are uncharged, or nothing is left, and answers how many
-  /// bytes really are, by what the kernel said was resident before. Ignores the policy; uses an honest strategy
+  /// bytes surely are, by what the kernel said was resident before; phantom memory may go besides. Ignores the policy; uses an honest strategy
   /// (`split-dontneed`, or `dontneed` where hugepages cannot be split) whatever the configured one is.
   package func releaseNow(byteCount: Int) -> Int {
     if byteCount <= 0 { return 0 }
@@ -288,18 +288,20 @@ extension PageHeapCore {
     var resident = InlineArray<128, Int32>(repeating: -1)
     for index in 0..<batch.count {
       resident[index] = residentPages(in: batch.ranges[index], scratch: batch)
-      // An answer that has to be true does not build on what was true once: a split block may be huge again.
+      // An answer that has to be true does not build on what was true once: a split block may be huge again, or whole
+      // below its pages.
       batch.entries[index].backing = .unknown
+      batch.entries[index].wholeFolio = true
     }
     lock.lock()
-    let phantomBefore = state.pointee.phantomPages
     _ = releaseBatch(kind)
     var pages = 0
     for index in 0..<batch.count where batch.entries[index].effect == .gone {
       pages += resident[index] >= 0 ? Int(resident[index]) : batch.ranges[index].byteCount >> pageShift
     }
-    // A whole block that goes takes its phantom along.
-    return pages + max(phantomBefore - state.pointee.phantomPages, 0)
+    // A block that goes as a whole takes its phantom along, but how much that was is only believed: pages of its folio
+    // that came back as base pages are not told apart. The answer is what is sure.
+    return pages
   }
 
   /// Pages of `range` in memory by the kernel's word, or -1 if it does not say.

@@ -248,13 +248,22 @@ extension HeapState {
     var released = 0
     var lazy = 0
     var zero = 0
+    var hasComeBack = false
     for word in 0..<wordsPerMap {
       let absent = ~seen.present.words[word] & ~block.used.words[word]
+      // What was gone and is there again came back as zeros, in a hugepage that has been split since.
+      let back = block.releasedMap.words[word] & block.zeroMap.words[word] & seen.present.words[word]
+      hasComeBack = hasComeBack || back != 0
+      block.releasedMap.words[word] &= ~back
       block.releasedMap.words[word] |= absent
       block.zeroMap.words[word] |= absent
       released += block.releasedMap.words[word].nonzeroBitCount
       zero += block.zeroMap.words[word].nonzeroBitCount
       lazy += (block.releasedMap.words[word] & ~block.zeroMap.words[word]).nonzeroBitCount
+    }
+    if hasComeBack {
+      report.reinflatedBlocks += 1
+      totals.reinflatedBlocks += 1
     }
     releasedPages += released - Int(block.pointee.released)
     lazyPages += lazy - Int(block.pointee.lazy)
