@@ -275,6 +275,35 @@ struct HeapState {
     take(block, PageRun(start: 0, count: count), startsSpan: startsSpan, longest: pagesPerBlock &- count)
   }
 
+  /// Fills a claimed block with one span's pages. The same as `fill`, for the commonest large span.
+  @inline(__always)
+  mutating func fillWhole(_ block: Block) -> (refaulted: Int, zero: Bool) {
+    if block.pointee.released != 0 || block.pointee.flags.contains(.hasZero) {
+      return fill(block, count: pagesPerBlock, startsSpan: true)
+    }
+    block.used.fill(true)
+    block.starts.setBit(0)
+    block.pointee.spans = 1
+    block.pointee.used = UInt16(pagesPerBlock)
+    block.pointee.longest = 0
+    usedPages &+= pagesPerBlock
+    return (0, false)
+  }
+
+  /// Marks a wholly used, intact block of one span free.
+  @inline(__always)
+  mutating func giveWhole(_ block: Block) {
+    block.used.fill(false)
+    block.starts.clearBit(0)
+    block.pointee.spans = 0
+    block.pointee.used = 0
+    block.pointee.version &+= 1
+    block.pointee.stamp = UInt32(truncatingIfNeeded: now &>> 24)
+    usedPages &-= pagesPerBlock
+    pagesFreed &+= pagesPerBlock
+    settleEmpty(block)
+  }
+
   // MARK: Giving back
 
   /// Marks the used `run` free. The caller has checked that it is used.

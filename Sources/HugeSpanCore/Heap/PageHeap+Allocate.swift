@@ -225,7 +225,7 @@ extension PageHeapCore {
       do throws(HeapError) {
         let block = try obtainFreeBlock()
         state.pointee.claim(block, transient: false)
-        let taken = state.pointee.fill(block, count: pagesPerBlock, startsSpan: true)
+        let taken = state.pointee.fillWhole(block)
         state.pointee.totals.allocations &+= 1
         if block.isBroken { state.pointee.relist(block) }
         let address = state.pointee.address(of: block)

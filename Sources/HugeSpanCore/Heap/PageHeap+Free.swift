@@ -22,6 +22,14 @@ extension PageHeapCore {
       fail("free of memory that is not of this heap at", address: span.address)
     }
     let first = Int(bitPattern: (span.address &>> UInt(pageShift)) & UInt(pagesPerBlock &- 1))
+    if span.pageCount == pagesPerBlock && first == 0 && block.pointee.kind == .occupied
+      && Int(block.pointee.used) == pagesPerBlock && block.pointee.spans == 1 && block.starts[0]
+    {
+      // One span that fills its block: nothing to check page by page.
+      startSpanAfter(block, PageRun(start: 0, count: pagesPerBlock))
+      state.pointee.giveWhole(block)
+      return
+    }
     if first &+ span.pageCount <= pagesPerBlock {
       let run = PageRun(start: first, count: span.pageCount)
       check(block, run)

@@ -50,6 +50,11 @@ struct PageMap {
   static func forEachWord(of run: PageRun, _ body: (Int, UInt64) -> Void) {
     var page = run.start
     let end = run.end
+    // Most spans are short, most runs lie in one word.
+    if (page ^ (end &- 1)) &>> 6 == 0 {
+      body(page &>> 6, mask(page & 63, ((end &- 1) & 63) &+ 1))
+      return
+    }
     while page < end {
       let word = page &>> 6
       let low = page & 63
@@ -200,14 +205,14 @@ struct PageMap {
   @inline(__always)
   func bestFit(count: Int, longest: Int) -> FitResult? {
     if longest < count { return nil }
-    var search = FitSearch(count: count)
+    var search = FitSearch(count: count, longest: longest)
     var index = 0
     while index < wordsPerMap {
       var bits = words[index]
       let base = index &<< 6
       index &+= 1
       if bits == ~0 {
-        search.close()
+        if search.close() { return search.result }
         continue
       }
       if bits == 0 {
@@ -228,22 +233,22 @@ struct PageMap {
           position &+= free
           bits &>>= UInt64(truncatingIfNeeded: free)
         }
-        search.close()
+        if search.close() { return search.result }
         let used = (~bits).trailingZeroBitCount
         position &+= used
         if position >= 64 { break }
         bits &>>= UInt64(truncatingIfNeeded: used)
       }
     }
-    search.close()
-    if search.bestStart < 0 { return nil }
-    return FitResult(start: search.bestStart, longestAfter: max(search.otherLongest, search.bestCount &- count))
+    _ = search.close()
+    return search.bestStart < 0 ? nil : search.result
   }
 }
 
 /// The state of a best-fit pass.
 private struct FitSearch {
   let count: Int
+  let longest: Int
   var bestStart = -1
   var bestCount = pagesPerBlock + 1
   /// The longest run closed so far other than the best fit.
@@ -253,7 +258,10 @@ private struct FitSearch {
   var openStart = 0
 
   @inline(__always)
-  init(count: Int) { self.count = count }
+  init(count: Int, longest: Int) {
+    self.count = count
+    self.longest = longest
+  }
 
   @inline(__always)
   mutating func extend(by pages: Int, at page: Int) {
@@ -261,9 +269,11 @@ private struct FitSearch {
     open &+= pages
   }
 
+  /// Ends the open run; true when the rest of the map cannot change the answer: the fit is exact, and a run as long as
+  /// the longest is left beside it.
   @inline(__always)
-  mutating func close() {
-    if open == 0 { return }
+  mutating func close() -> Bool {
+    if open == 0 { return false }
     if open >= count && open < bestCount {
       if bestStart >= 0 && bestCount > otherLongest { otherLongest = bestCount }
       bestCount = open
@@ -272,5 +282,11 @@ private struct FitSearch {
       otherLongest = open
     }
     open = 0
+    if bestCount != count { return false }
+    if longest > count { otherLongest = longest }
+    return otherLongest == longest
   }
+
+  @inline(__always)
+  var result: FitResult { FitResult(start: bestStart, longestAfter: max(otherLongest, bestCount &- count)) }
 }
