@@ -24,7 +24,7 @@ let package = Package(
     // The page heap.
     .target(name: "CHugeSpanShims"),
     .target(name: "HugeSpanCore", dependencies: ["CHugeSpanShims"]),
-    .target(name: "HugeSpan", dependencies: ["HugeSpanCore"]),
+    .target(name: "HugeSpan", dependencies: ["HugeSpanCore", "CHugeSpanShims"]),
     .target(name: "HugeSpanEmbedded", dependencies: ["CHugeSpanShims"], swiftSettings: embedded),
 
     // Recording of real programs.

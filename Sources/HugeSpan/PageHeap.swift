@@ -1,0 +1,124 @@
+// The public heap: the core on the Linux kernel, with the clock and the thread that the core does without.
+//
+// Types of the interface (spans, requests, options, statistics, errors) are the core's own; nothing is wrapped twice.
+
+public import HugeSpanCore
+
+/// A run of pages. See `HugeSpanCore.PageSpan`.
+public typealias PageSpan = HugeSpanCore.PageSpan
+/// What to allocate. See `HugeSpanCore.SpanRequest`.
+public typealias SpanRequest = HugeSpanCore.SpanRequest
+/// A span and what is known of its pages. See `HugeSpanCore.AllocatedSpan`.
+public typealias AllocatedSpan = HugeSpanCore.AllocatedSpan
+/// Limits, policy and strategy. See `HugeSpanCore.HeapOptions`.
+public typealias HeapOptions = HugeSpanCore.HeapOptions
+/// What the heap knows of itself. See `HugeSpanCore.HeapStatistics`.
+public typealias HeapStatistics = HugeSpanCore.HeapStatistics
+/// Why the heap could not do what was asked. See `HugeSpanCore.HeapError`.
+public typealias HeapError = HugeSpanCore.HeapError
+
+/// A heap of pages that keeps them on transparent hugepages.
+///
+/// It owns address space in pageblocks of 2 MiB, hands out spans of pages, takes any range of them back, and gives free
+/// memory to the kernel as its policy decides. Use it under an allocator, or for large buffers; for objects of a few
+/// bytes it is the wrong layer: the smallest span is a page.
+///
+/// ```swift
+/// let heap = try PageHeap()
+/// heap.startScavenger()
+/// var span = try heap.allocate(pages: 256)
+/// span.pointer.storeBytes(of: 42, as: Int.self)
+/// span = heap.grow(span, by: 64) ?? span
+/// heap.free(span)
+/// print(heap.statistics.freeResidentPages)
+/// ```
+///
+/// Any method may be called from any thread. An operation costs some tens of nanoseconds and no system call, unless the
+/// heap has to grow. Everything of a heap goes when its last reference does.
+public final class PageHeap: Sendable {
+  let core: PageHeapCore<LinuxKernel>
+  let scavenger = BackgroundScavenger()
+
+  /// Makes an empty heap.
+  ///
+  /// - Throws: `HeapError.unsupportedPageSize` unless pages are 4 KiB and hugepages 2 MiB, `strategyNotSupported` if the
+  ///   kernel lacks what the strategy needs (found by trying), `kernel` if it refuses the heap's tables (some hundred KiB).
+  public init(_ options: HeapOptions = HeapOptions()) throws(HeapError) {
+    core = try PageHeapCore(kernel: LinuxKernel(), options: options)
+  }
+
+  deinit { scavenger.stop() }
+
+  /// Bytes of a page: 4096.
+  public static var pageBytes: Int { 4096 }
+
+  /// Allocates `pages` pages: 1 to 2^40. Their contents are unspecified.
+  ///
+  /// - Complexity: O(free ranges of one block) for less than 2 MiB, else O(blocks of the span).
+  /// - Throws: `invalidRequest`, `limitExceeded`, or `kernel` when address space or memory is refused.
+  public func allocate(pages: Int) throws(HeapError) -> PageSpan {
+    try core.allocate(SpanRequest(pageCount: pages)).span
+  }
+
+  /// Allocates with alignment, zeroed, at a wished address, or with hints; says what is known of the pages.
+  public func allocate(_ request: SpanRequest) throws(HeapError) -> AllocatedSpan { try core.allocate(request) }
+
+  /// Frees `span`, or any range of pages that are all handed out: a part of a span, or neighbours together.
+  ///
+  /// Freeing what is not handed out ends the program with a message that names the address.
+  public func free(_ span: PageSpan) { core.free(span) }
+
+  /// Extends `span` in place by `pages`, or returns nil (and changes nothing) if the pages behind it are not free.
+  public func grow(_ span: PageSpan, by pages: Int) -> PageSpan? { core.grow(span, by: pages) }
+
+  /// Frees all but the first `pages` pages of `span` (at least 1 stays) and returns what is left.
+  @discardableResult
+  public func shrink(_ span: PageSpan, toPages pages: Int) -> PageSpan { core.shrink(span, toPages: pages) }
+
+  /// The span that contains `address`, or nil.
+  public func span(containing address: UnsafeRawPointer) -> PageSpan? {
+    core.span(containing: UInt(bitPattern: address))
+  }
+
+  /// The word of user data of the span that begins at `span.address`. Needs `HeapOptions.userData`.
+  public func userData(of span: PageSpan) -> UInt { core.userData(of: span.address) }
+
+  /// Sets the word of user data. Needs `HeapOptions.userData`, else it ends the program.
+  public func setUserData(_ value: UInt, of span: PageSpan) { core.setUserData(value, of: span.address) }
+
+  /// Lets the policy decide now. `nanoseconds` is the caller's clock, `processCPU` the CPU time of the process so far.
+  /// Either tick, or start the background scavenger.
+  @discardableResult
+  public func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
+    core.tick(at: nanoseconds, processCPU: processCPU)
+  }
+
+  /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are.
+  @discardableResult
+  public func releaseNow(byteCount: Int) -> Int { core.releaseNow(byteCount: byteCount) }
+
+  /// Asks the kernel what it has under each block and corrects what the heap believes.
+  ///
+  /// - Throws: the kernel's error when it does not say.
+  @discardableResult
+  public func residencyPass() throws(KernelError) -> ResidencyReport { try core.residencyPass() }
+
+  /// A snapshot. O(blocks).
+  public var statistics: HeapStatistics { core.statistics() }
+
+  /// Starts a thread that ticks at the pace that the policy asks for, also while the program is idle, until the heap
+  /// goes or `stopScavenger` is called. Starting a second time does nothing.
+  ///
+  /// - Returns: false if no thread could be had.
+  @discardableResult
+  public func startScavenger() -> Bool {
+    // The thread must not keep the heap alive; it is joined before the heap goes.
+    let heap = Unmanaged.passUnretained(self)
+    return scavenger.start { now, cpu in
+      heap._withUnsafeGuaranteedRef { $0.core.tick(at: now, processCPU: cpu) }
+    }
+  }
+
+  /// Stops the background scavenger and waits for the tick that it is in.
+  public func stopScavenger() { scavenger.stop() }
+}
