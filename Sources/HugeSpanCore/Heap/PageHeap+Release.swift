@@ -53,7 +53,7 @@ extension PageHeapCore {
     let kind = state.pointee.options.strategy.kind
     var ranges = 0
     var released = 0
-    while released < pages && ranges < limit {
+    while released < pages && ranges < limit && !state.pointee.wasPostponed {
       var selected = 0
       while selected < pages - released && ranges < limit {
         let sent = state.pointee.sendNext(order, wanted: pages - released - selected)
@@ -89,6 +89,7 @@ extension PageHeapCore {
     state.pointee.scavenging = true
     state.pointee.pendingOperations += 1
     state.pointee.batch.count = 0
+    state.pointee.wasPostponed = false
   }
 
   private func endScavenging() {
@@ -126,7 +127,7 @@ extension PageHeapCore {
     case .free, .freeThenDontneed: cost = FreeStrategy().release(view, on: kernel)
     case .splitDontneed: cost = SplitDontneedStrategy().release(view, on: kernel)
     }
-    if check && view.batch.entries[0].effect != .refused { view.check(0, on: kernel, cost: &cost) }
+    if check && view.batch.entries[0].effect > .refused { view.check(0, on: kernel, cost: &cost) }
     lock.lock()
     return book(cost)
   }
@@ -162,7 +163,7 @@ extension PageHeapCore {
     let age = UInt32(truncatingIfNeeded: state.pointee.options.strategy.secondStageNanoseconds >> 24)
     var examined = 0
     let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
-    while examined < min(blocks, 4096) {
+    while examined < min(blocks, 4096) && !state.pointee.wasPostponed {
       while examined < min(blocks, 4096) && !state.pointee.batch.isFull {
         var cursor = state.pointee.lazyCursor
         guard let block = state.pointee.next(&cursor) else { break }
@@ -251,7 +252,7 @@ extension PageHeapCore {
     var order = ReleaseOrder(preferBroken: true, length: .longest)
     order.wholeFirst = true
     // The selection asks the configured strategy whether anything is released at all, and whether parts are.
-    while uncharged < pages {
+    while uncharged < pages && !state.pointee.wasPostponed {
       state.pointee.options.strategy = StrategyChoice(kind, wholeBlocksOnly: configured.wholeBlocksOnly)
       var selected = 0
       while selected < pages - uncharged {
@@ -263,7 +264,7 @@ extension PageHeapCore {
       if selected == 0 { break }
       uncharged += releaseMeasured(kind)
     }
-    while uncharged < pages && state.pointee.lazyPages > 0 {
+    while uncharged < pages && state.pointee.lazyPages > 0 && !state.pointee.wasPostponed {
       let before = uncharged
       var examined = 0
       let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks

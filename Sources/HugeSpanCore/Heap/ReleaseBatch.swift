@@ -23,8 +23,10 @@ struct ReleaseEntry {
 }
 
 /// What a release did to a range, as far as the kernel's answers tell.
-enum ReleaseEffect: UInt8 {
-  /// Nothing: the call failed.
+enum ReleaseEffect: UInt8, Comparable {
+  /// Nothing yet: the kernel said to try again, or the range was not reached.
+  case postponed
+  /// Nothing: the call failed, and will fail again.
   case refused
   /// The memory is back with the kernel.
   case gone
@@ -32,6 +34,8 @@ enum ReleaseEffect: UInt8 {
   case goneFromWholeFolio
   /// The kernel may take it when it needs memory.
   case lazy
+
+  static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
 struct ReleaseBatch {
@@ -101,7 +105,7 @@ extension HeapState {
       AddressRange(start: address(of: block, page: run.start), byteCount: run.count << pageShift),
       ReleaseEntry(
         block: block, wholeBlocks: 0, run: run, backing: block.pointee.backing, breaksBlock: breaks,
-        wholeFolio: block.pointee.flags.contains(.wholeFolio), effect: .refused))
+        wholeFolio: block.pointee.flags.contains(.wholeFolio), effect: .postponed))
     relist(block)
   }
 
@@ -139,7 +143,7 @@ extension HeapState {
       AddressRange(start: address(of: block), byteCount: count << bytesPerBlockShift),
       ReleaseEntry(
         block: block, wholeBlocks: count, run: PageRun(start: 0, count: pagesPerBlock), backing: block.pointee.backing,
-        breaksBlock: false, wholeFolio: false, effect: .refused))
+        breaksBlock: false, wholeFolio: false, effect: .postponed))
   }
 
   // MARK: Back from flight
@@ -161,8 +165,8 @@ extension HeapState {
     if merged > Int(block.pointee.longest) { block.pointee.longest = UInt16(merged) }
     var pages = 0
     switch effect {
-    case .refused:
-      block.pointee.flags.insert(.refused)
+    case .refused, .postponed:
+      if effect == .refused { block.pointee.flags.insert(.refused) } else { wasPostponed = true }
       // Only if no other part of it was released meanwhile.
       if entry.breaksBlock && block.pointee.released == 0 && block.pointee.inFlight == 0 && entry.backing != .split {
         lists.remove(block)
@@ -233,7 +237,7 @@ extension HeapState {
       case .gone, .goneFromWholeFolio:
         pages += pagesPerBlock - Int(block.pointee.released) + Int(block.pointee.lazy)
         makeAbsent(block)
-      case .lazy, .refused:
+      case .lazy, .refused, .postponed:
         block.pointee.kind = .freeResident
         freeResidentBlocks += 1
         if effect == .lazy {
@@ -243,6 +247,7 @@ extension HeapState {
         releasedPages += Int(block.pointee.released)
         lazyPages += Int(block.pointee.lazy)
         if effect == .refused { block.pointee.flags.insert(.refused) }
+        if effect == .postponed { wasPostponed = true }
         listFree(block)
         arenas[arena].markFree(number, resident: true)
       }

@@ -116,8 +116,15 @@ extension HeapState {
   }
 
   private func consider(_ rank: PlacementRank, transient: Bool, _ limit: Int, _ best: inout Block?) {
-    guard let block = lists.longest(rank, transient: transient, limit: limit), !block.pointee.flags.contains(.refused)
-    else { return }
+    // A block that the kernel refused must not hide the others of its length.
+    var found: Block? = nil
+    var limit = limit
+    while found == nil, limit > 0, let head = lists.longest(rank, transient: transient, limit: limit) {
+      found = head
+      while let each = found, each.pointee.flags.contains(.refused) { found = each.pointee.next }
+      limit = Int(head.pointee.longest) - 1
+    }
+    guard let block = found else { return }
     if best == nil || block.pointee.longest > best!.pointee.longest { best = block }
   }
 

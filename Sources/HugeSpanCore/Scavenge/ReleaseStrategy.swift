@@ -75,7 +75,7 @@ package struct ReleaseBatchView: ~Copyable {
     } catch { return .unknown }
   }
 
-  /// Advises all ranges whose effect is still `refused`, skipping those that fail, and notes `effect` for the rest.
+  /// Advises all ranges, skipping those that fail, and notes `effect` for the rest.
   func advise<K: Kernel>(_ advice: Advice, on kernel: K, cost: inout ReleaseCost, effect: (Int) -> ReleaseEffect) {
     var first = 0
     var failures = 0
@@ -87,8 +87,9 @@ package struct ReleaseBatchView: ~Copyable {
       cost.ranges += outcome.completedRanges
       first += outcome.completedRanges
       if first < batch.count && outcome.error == nil { break }
-      if outcome.error != nil {
+      if let error = outcome.error {
         // This one stays where it was; those behind it may fare better.
+        batch.entries[first].effect = error == .tryAgain ? .postponed : .refused
         failures += 1
         cost.failures += 1
         first += 1
@@ -96,7 +97,7 @@ package struct ReleaseBatchView: ~Copyable {
     }
   }
 
-  /// After this many failed ranges the rest of a batch is left alone.
+  /// After this many failed ranges the rest of a batch is put off.
   static let mostFailures = 16
 
   /// Reads back from the kernel whether range `index` is gone.
