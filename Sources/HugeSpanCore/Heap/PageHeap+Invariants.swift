@@ -69,7 +69,9 @@ extension PageHeapCore {
     for word in 0..<wordsPerMap {
       let released = block.releasedMap.words[word]
       require(released & block.used.words[word] == 0, "released page is used", address)
-      require(block.zeroMap.words[word] & block.used.words[word] == 0, "used page is believed zero", address)
+      // Pages in flight are marked used, and keep what is known of them in case they come back as they were.
+      let isUsedZero = block.zeroMap.words[word] & block.used.words[word] != 0
+      require(!isUsedZero || header.inFlight > 0, "used page is believed zero", address)
       require(block.starts.words[word] & ~block.used.words[word] == 0, "span starts at a free page", address)
       lazy += (released & ~block.zeroMap.words[word]).nonzeroBitCount
     }
