@@ -39,29 +39,19 @@ struct PageMap {
   @inline(__always)
   func clearBit(_ page: Int) { words[page &>> 6] &= ~(1 &<< UInt64(truncatingIfNeeded: page & 63)) }
 
-  /// Bits `low ..< high` of a word, 0 <= low < high <= 64.
-  @inline(__always)
-  static func mask(_ low: Int, _ high: Int) -> UInt64 {
-    (~0 &<< UInt64(truncatingIfNeeded: low)) & (~0 &>> UInt64(truncatingIfNeeded: 64 &- high))
-  }
-
-  /// Calls `body` with each word index and the mask of `run` in it.
+  /// Calls `body` with each word index and the mask of `run` in it. The run must not be empty.
   @inline(__always)
   static func forEachWord(of run: PageRun, _ body: (Int, UInt64) -> Void) {
-    var page = run.start
-    let end = run.end
-    // Most spans are short, most runs lie in one word.
-    if (page ^ (end &- 1)) &>> 6 == 0 {
-      body(page &>> 6, mask(page & 63, ((end &- 1) & 63) &+ 1))
-      return
+    let last = run.end &- 1
+    var word = run.start &>> 6
+    let lastWord = last &>> 6
+    var mask: UInt64 = ~0 &<< UInt64(truncatingIfNeeded: run.start & 63)
+    while word < lastWord {
+      body(word, mask)
+      mask = ~0
+      word &+= 1
     }
-    while page < end {
-      let word = page &>> 6
-      let low = page & 63
-      let high = min(64, low &+ (end &- page))
-      body(word, mask(low, high))
-      page = (word &+ 1) &<< 6
-    }
+    body(word, mask & (~0 &>> UInt64(truncatingIfNeeded: 63 &- (last & 63))))
   }
 
   @inline(__always)
@@ -97,10 +87,15 @@ struct PageMap {
   /// Clears the bits of `run` and returns how many were set.
   @inline(__always)
   func clearCounting(_ run: PageRun) -> Int {
+    // Few bits are set where this is used, the starts of spans; a processor's population count cannot be relied on.
     var total = 0
-    PageMap.forEachWord(of: run) {
-      total &+= (words[$0] & $1).nonzeroBitCount
-      words[$0] &= ~$1
+    PageMap.forEachWord(of: run) { word, mask in
+      var found = words[word] & mask
+      words[word] &= ~mask
+      while found != 0 {
+        found &= found &- 1
+        total &+= 1
+      }
     }
     return total
   }
