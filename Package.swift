@@ -61,7 +61,8 @@ let package = Package(
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
     .testTarget(name: "RecorderTests", dependencies: ["TraceFormat", "HugeSpanLab"]),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
-    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab"]),
-    .testTarget(name: "CommandTests", dependencies: ["HugeSpanLab"]),
+    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat"]),
+    .testTarget(
+      name: "CommandTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "hugespan-cli"]),
   ]
 )

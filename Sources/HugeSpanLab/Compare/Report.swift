@@ -22,6 +22,7 @@ package func report(of results: [RunResult], style: TableStyle) -> String {
   }
   text += "\n" + TextTable(heads: heads, rows: rows, labelCount: 2).text(style)
   for line in overview(of: results) { text += line + "\n" }
+  if let note = first.traceNote { text += "Note: \(note).\n" }
   if let reason = results.compactMap(\.chargeUnknownReason).first { text += "The charge is unknown: \(reason).\n" }
   return text
 }
@@ -38,10 +39,13 @@ private func mebibytes(_ bytes: Double) -> String { "\(fixed(bytes / 1_048_576, 
 /// What a reader should see first, in words.
 package func overview(of results: [RunResult]) -> [String] {
   func name(_ result: RunResult) -> String { "\(result.policy)/\(result.strategy)" }
-  func memory(_ result: RunResult) -> Double? { (result.chargedBytes ?? result.residentBytes)?.mean }
+  // Charged and resident sizes are not compared with each other.
+  let word = results.contains { $0.chargedBytes != nil } ? "charged" : "resident"
+  func memory(_ result: RunResult) -> Double? {
+    (word == "charged" ? result.chargedBytes : result.residentBytes)?.mean
+  }
   guard results.count > 1, let least = results.filter({ memory($0) != nil }).min(by: { memory($0)! < memory($1)! })
   else { return [] }
-  let word = least.chargedBytes == nil ? "resident" : "charged"
   var lines = [
     "Least \(word): \(name(least)), \(mebibytes(memory(least)!)) on average"
       + (least.coverage.map { " at \(fixed($0 * 100, 1))% coverage." } ?? ".")
@@ -114,6 +118,7 @@ package func describe(_ result: RunResult) -> String {
     lines.append(
       ("peak RSS", "\(mebibytes(peak)) in the replay, \(mebibytes(Double(recorded))) of the recorded program"))
   }
+  if let note = result.traceNote { lines.append(("note", note)) }
   if result.chargedBytes == nil, let reason = result.chargeUnknownReason {
     lines.append(("charge unknown", reason))
   }

@@ -60,6 +60,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   /// Largest anonymous resident size of the recorded program, and of the heap in this run.
   package var recordedPeakResidentBytes: Int?
   package var heapMetadataBytes = 0
+  /// What is odd about the trace, if anything is.
+  package var traceNote: String?
   /// Why the charge is not known, if it is not.
   package var chargeUnknownReason: String?
   /// Counters of the heap and the front end that do not depend on the kernel: equal in every run with the same input.
@@ -113,6 +115,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(residencyPasses, forKey: .residencyPasses)
     try box.encode(recordedPeakResidentBytes, forKey: .recordedPeakResidentBytes)
     try box.encode(heapMetadataBytes, forKey: .heapMetadataBytes)
+    try box.encode(traceNote, forKey: .traceNote)
     try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
     try box.encode(decisions, forKey: .decisions)
   }

@@ -14,8 +14,6 @@ struct Observer: ~Copyable {
   private let unknownReason: String?
   private var startCharge: Int?
   private var startAnonymous: Int?
-  /// Anonymous resident bytes of this process that are not the heap's, as of the last walk.
-  private var outsideArenas: Int?
 
   private var used = Series()
   private var resident = Series()
@@ -33,7 +31,7 @@ struct Observer: ~Copyable {
 
   init(group: MemoryCgroup?, isLazy: Bool, duration: UInt64) {
     self.isLazy = isLazy
-    lazyPeriod = max(duration / 125, 1)
+    lazyPeriod = max(duration / 500, 1)
     guard let group else {
       charge = nil
       unknownReason = nil
@@ -61,11 +59,8 @@ struct Observer: ~Copyable {
     }
   }
 
-  /// Takes one sample. The kernel's walk over the arenas takes milliseconds when they are broken up; without `walk` the
-  /// resident bytes come from the process' counter, by the difference to the last walk, and coverage stays what it was.
-  mutating func observe<K: Kernel>(
-    _ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64, walk: Bool
-  ) {
+  /// Takes one sample.
+  mutating func observe<K: Kernel>(_ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64) {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
     // The charge first, and at once what it is compared with.
@@ -78,15 +73,10 @@ struct Observer: ~Copyable {
         phantom.add(Double(gained - (anonymous - startAnonymous)), at: time)
       }
     }
-    if walk || outsideArenas == nil {
-      if let report = try? heap.observe() {
-        resident.add(Double(report.residentBytes), at: time)
-        usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
-        usedByKernel.add(Double(report.usedPages), at: time)
-        outsideArenas = anonymous.map { $0 - report.residentBytes }
-      }
-    } else if let anonymous, let outsideArenas {
-      resident.add(Double(max(anonymous - outsideArenas, 0)), at: time)
+    if let report = try? heap.observe() {
+      resident.add(Double(report.residentBytes), at: time)
+      usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
+      usedByKernel.add(Double(report.usedPages), at: time)
     }
     if !isLazy || heap.totals().lazyPages == 0 {
       lazy.add(0, at: time)

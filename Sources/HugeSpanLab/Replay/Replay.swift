@@ -116,7 +116,7 @@ package struct Replay: ~Copyable {
       if now == nextResidency { residencyPass(now) }
       if now == nextTick {
         tick(now)
-        if options.samples > 0 { sample(now, walk: now >= nextSample) }
+        if options.samples > 0 { sample(now) }
       } else if now == nextSample {
         sample(now)
       }
@@ -151,11 +151,11 @@ package struct Replay: ~Copyable {
     clock.start()
   }
 
-  private mutating func sample(_ now: UInt64, walk: Bool = true) {
+  private mutating func sample(_ now: UInt64) {
     clock.stop()
     log.isObserving = true
     observer.observe(
-      frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, at: now, walk: walk)
+      frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, at: now)
     log.isObserving = false
     clock.start()
   }
@@ -218,6 +218,7 @@ package struct Replay: ~Copyable {
     result.wallSeconds = Double(end - startedAt) / 1e9
     if program.summary.peakAnonymousBytes > 0 { result.recordedPeakResidentBytes = program.summary.peakAnonymousBytes }
     result.decisions = decisions(heap)
+    if case .cut = program.ending { result.traceNote = "the trace is \(program.ending)" }
     return result
   }
 

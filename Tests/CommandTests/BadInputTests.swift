@@ -1,0 +1,60 @@
+import Foundation
+import Testing
+import TraceFormat
+
+@testable import HugeSpanLab
+
+@Suite("Bad input is one line and the right exit status")
+struct BadInputTests {
+  private func expect(
+    _ arguments: [String], _ status: Int32, _ part: String, sourceLocation: SourceLocation = #_sourceLocation
+  ) throws {
+    let outcome = try hugespan(arguments)
+    #expect(outcome.status == status, "\(outcome.errors)", sourceLocation: sourceLocation)
+    #expect(outcome.errors.contains(part), "\(outcome.errors)", sourceLocation: sourceLocation)
+    #expect(outcome.errors.hasPrefix("hugespan: ") && outcome.output.isEmpty, sourceLocation: sourceLocation)
+    let lines = outcome.errors.split(separator: "\n").filter { !$0.hasPrefix("Try '") }
+    #expect(lines.count == 1, sourceLocation: sourceLocation)
+  }
+
+  @Test("usage", arguments: ["replay", "compare"])
+  func usage(_ command: String) throws {
+    try expect([command, "x", "--policy", "lazy"], 64, "--policy: unknown policy 'lazy' (known: never, immediate")
+    try expect([command, "x", "--strategy", "zap"], 64, "--strategy: unknown strategy 'zap' (known: keep, dontneed")
+    try expect([command, "x", "--touch", "som"], 64, "unknown value 'som'")
+    try expect([command, "x", "--speed", "0"], 64, "neither a positive number nor 'max'")
+    try expect([command, "x", "--polcy", "never"], 64, "did you mean '--policy'?")
+    try expect(["relay", "x"], 64, "did you mean 'replay'?")
+    try expect(["replay"], 64, "missing TRACE")
+    try expect(["generate"], 64, "missing --output FILE")
+  }
+
+  @Test("a trace that is missing, foreign, damaged or a folder", arguments: ["replay", "compare"])
+  func traces(_ command: String) throws {
+    let folder = try TemporaryFolder()
+    try expect([command, folder.path + "/none.hstrace"], 66, "No such file")
+    try expect([command, folder.path], 66, folder.path)
+    let garbage = folder.path + "/garbage.hstrace"
+    try Data("not a trace at all, really".utf8).write(to: URL(fileURLWithPath: garbage))
+    try expect([command, garbage], 65, "at byte 0")
+    let trace = try generatedTrace(folder, seconds: 1)
+    var bytes = try Data(contentsOf: URL(fileURLWithPath: trace))
+    bytes[bytes.count / 2] ^= 0x40
+    try bytes.write(to: URL(fileURLWithPath: trace))
+    let outcome = try hugespan(command, trace, "--policy", "never")
+    #expect(outcome.status == 65 && outcome.errors.contains("checksum"), "\(outcome.errors)")
+  }
+
+  @Test("a folder that cannot be written")
+  func output() throws {
+    let folder = try TemporaryFolder()
+    try expect(["generate", "-o", folder.path + "/no/where"], 66, "cannot be written")
+  }
+
+  @Test("a hard limit that is too small is a failed check, with the time")
+  func hardLimit() throws {
+    let folder = try TemporaryFolder()
+    let trace = try generatedTrace(folder, seconds: 1)
+    try expect(["replay", trace, "--hard-limit", "4MiB"], 1, "the hard limit is too small")
+  }
+}

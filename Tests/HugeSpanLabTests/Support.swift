@@ -1,0 +1,50 @@
+import Foundation
+import HugeSpanCore
+import Testing
+import TraceFormat
+
+@testable import HugeSpanLab
+
+/// A trace in memory, from events.
+func traceFile(_ events: [TraceEvent], ending: TraceEnding = .exited(status: 0)) throws -> TraceFile {
+  final class Collected { var bytes: [UInt8] = [] }
+  let collected = Collected()
+  var writer = try TraceWriter(
+    header: TraceHeader(program: "test"), output: .function { collected.bytes += Array($0) })
+  for event in events { try writer.append(event) }
+  try writer.finish(ending)
+  return TraceFile(collected.bytes)
+}
+
+/// Milliseconds as trace time.
+func milliseconds(_ count: Int) -> UInt64 { UInt64(count) * 1_000_000 }
+
+func allocation(_ object: Int, _ bytes: Int, at time: UInt64 = 0, alignment: Int = 1, kind: AllocationKind = .plain)
+  -> TraceEvent
+{
+  TraceEvent(
+    time: time, thread: 0, body: .allocate(object: object, bytes: bytes, alignment: alignment, kind: kind))
+}
+
+func release(_ object: Int, at time: UInt64 = 0) -> TraceEvent {
+  TraceEvent(time: time, thread: 0, body: .free(object: object))
+}
+
+/// A folder that is removed when the value goes.
+final class TemporaryFolder {
+  let path: String
+
+  init() throws {
+    path = NSTemporaryDirectory() + "hugespan-test-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  /// Writes a file, with the folders on its way.
+  func write(_ text: String, _ name: String) throws {
+    let url = URL(fileURLWithPath: path).appendingPathComponent(name)
+    try FileManager.default.createDirectory(at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
+    try text.write(to: url, atomically: false, encoding: .utf8)
+  }
+}
