@@ -24,6 +24,7 @@ package enum Interrupts {
     }
     directory = strdup(group.directory)
     parentProcesses = strdup(group.parent + "/cgroup.procs")
+    unblock()
     for number in signals {
       signal(number) { number in
         let file = open(Interrupts.parentProcesses!, O_WRONLY | O_CLOEXEC)
@@ -41,6 +42,7 @@ package enum Interrupts {
 
   /// From now on signals are only noted.
   package static func note() {
+    unblock()
     for number in signals {
       signal(number) { number in
         if Interrupts.pending.exchange(number, ordering: .relaxed) != 0 {
@@ -49,6 +51,15 @@ package enum Interrupts {
         }
       }
     }
+  }
+
+  /// A program that is started from a worker thread of another begins with these signals blocked; the runs that are
+  /// started from here inherit what is set here.
+  private static func unblock() {
+    var set = sigset_t()
+    sigemptyset(&set)
+    for number in signals { sigaddset(&set, number) }
+    pthread_sigmask(SIG_UNBLOCK, &set, nil)
   }
 
   /// The signal that was noted, or nil.
