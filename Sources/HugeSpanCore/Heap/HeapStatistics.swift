@@ -17,16 +17,25 @@ public struct HeapStatistics: Equatable, Sendable {
   public var donatedPages = 0
 
   // Blocks by state; they add up to `blocks`.
+  /// Pageblocks that are committed.
   public var blocks = 0
+  /// Of these, blocks without a free page.
   public var fullBlocks = 0
+  /// Blocks with used and free pages that have their hugepage, as far as the heap knows.
   public var partialIntactBlocks = 0
+  /// Blocks with used and free pages that lost it.
   public var partialBrokenBlocks = 0
+  /// Wholly free blocks in memory.
   public var freeResidentBlocks = 0
+  /// Wholly free blocks that are not.
   public var absentBlocks = 0
 
   // Used bytes by backing, as last learned from the kernel.
+  /// Used pages in blocks that one hugepage maps.
   public var usedOnHugePages = 0
+  /// Used pages in blocks that base pages map.
   public var usedOnSplitPages = 0
+  /// Used pages in blocks of which the kernel was not asked yet.
   public var usedOnUnknownPages = 0
   /// Used pages in blocks that lost their hugepage, as far as the heap believes.
   public var usedOnBrokenPages = 0
@@ -37,9 +46,13 @@ public struct HeapStatistics: Equatable, Sendable {
   public var longestFreeHistogram = InlineArray<11, Int>(repeating: 0)
 
   // Cumulative.
+  /// Spans handed out.
   public var allocations = 0
+  /// Calls that gave pages back.
   public var frees = 0
+  /// Pages given to the kernel, lazily or not.
   public var pagesReleased = 0
+  /// Pages that were used again after having been released.
   public var pagesRefaulted = 0
   /// Of the refaulted pages, those in wholly released blocks (one 2 MiB fault each, where hugepages are to be had).
   public var pagesRefaultedWhole = 0
@@ -47,23 +60,33 @@ public struct HeapStatistics: Equatable, Sendable {
   public var lazyPagesReused = 0
   /// Intact blocks broken by a release.
   public var splits = 0
+  /// Blocks that were made huge again on purpose.
   public var collapses = 0
+  /// Blocks whose phantom was given back by splitting their hugepage.
   public var cures = 0
   /// Emptied broken blocks that were dropped when they were needed again, so that they come back huge.
   public var rebuiltBlocks = 0
   /// madvise and process_madvise calls made for releases, and the ranges in them.
   public var releaseCalls = 0
+  /// Ranges in the calls that released.
   public var releaseRanges = 0
+  /// Ranges that the kernel refused.
   public var releaseFailures = 0
+  /// Time spent in calls that released, in nanoseconds.
   public var releaseNanoseconds: UInt64 = 0
+  /// The longest of these calls, in nanoseconds.
   public var longestReleaseNanoseconds: UInt64 = 0
+  /// Ticks that were not turned away.
   public var ticks = 0
   /// Releases whose effect was read back, and those that had none.
   public var effectsChecked = 0
+  /// Of the releases whose effect was read back, those that had none.
   public var effectsMissing = 0
   /// Blocks that were broken and were found huge again, and huge ones found broken, by residency passes.
   public var reinflatedBlocks = 0
+  /// Blocks that were huge and were found split, by residency passes.
   public var lostBlocks = 0
+  /// Residency passes made.
   public var residencyPasses = 0
   /// Bytes of the heap's own tables that are in use.
   public var metadataBytes = 0
@@ -71,6 +94,7 @@ public struct HeapStatistics: Equatable, Sendable {
   /// All zero.
   public init() {}
 
+  /// Whether the states and counters that policies see are equal.
   public static func == (a: Self, b: Self) -> Bool {
     guard a.usedPages == b.usedPages, a.freeResidentPages == b.freeResidentPages, a.lazyPages == b.lazyPages,
       a.releasedPages == b.releasedPages, a.blocks == b.blocks, a.allocations == b.allocations, a.frees == b.frees,
@@ -95,17 +119,26 @@ public struct TickReport: Equatable, Sendable {
 
 /// What a residency pass found.
 public struct ResidencyReport: Equatable, Sendable {
+  /// Blocks looked at.
   public var scannedBlocks = 0
+  /// Blocks that one hugepage maps.
   public var hugeBlocks = 0
+  /// Blocks with pages in memory that no hugepage maps.
   public var splitBlocks = 0
+  /// Wholly free blocks that are not.
+  /// Blocks of which nothing is in memory.
   public var absentBlocks = 0
+  /// Blocks that were believed split and are huge again.
   public var reinflatedBlocks = 0
+  /// Blocks that were huge and were found split, by residency passes.
   public var lostBlocks = 0
   /// Resident bytes in the heap's arenas by the kernel's word.
   public var residentBytes = 0
+  /// Of the resident bytes, those on hugepages.
   public var hugeBytes = 0
   /// Used pages that lie on hugepages, by the kernel's word, and all used pages.
   public var usedPagesOnHuge = 0
+  /// All used pages.
   public var usedPages = 0
 
   /// Nothing found.

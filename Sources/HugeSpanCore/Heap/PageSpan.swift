@@ -1,7 +1,7 @@
 // The words of the heap's interface: a span, a request for one, what came of it, what can go wrong.
 
 /// A run of consecutive pages, handed out as one allocation (or any range of pages when it is given back).
-public struct PageSpan: Equatable, Hashable, Sendable {
+public struct PageSpan: Equatable, Sendable {
   /// Address of the first page.
   public var address: UInt
   /// Length in pages of `pageBytes`; at least 1.
@@ -16,6 +16,11 @@ public struct PageSpan: Equatable, Hashable, Sendable {
   /// Where the span begins, as a pointer.
   public var pointer: UnsafeMutableRawPointer { UnsafeMutableRawPointer(bitPattern: address)! }
 }
+
+#if !hasFeature(Embedded)
+  // Hashing needs a random seed, made once, by a runtime that the Embedded build does without.
+  extension PageSpan: Hashable {}
+#endif
 
 /// How long the caller expects a span to live; steers it to blocks of its like.
 public enum ExpectedLifetime: UInt8, Sendable {
@@ -37,8 +42,9 @@ public struct SpanRequest: Sendable {
   public var mustBeZero: Bool = false
   /// This address or none (in-place growth of a neighbour).
   public var wishedAddress: UInt? = nil
-  /// Hints; any combination is allowed.
+  /// Hint: how long the span is expected to live.
   public var lifetime: ExpectedLifetime = .unknown
+  /// Hint: how many objects will share the span. Any combination of hints is allowed.
   public var objectsPerSpan: ObjectsPerSpan = .unknown
 
   /// A request for `pageCount` pages and nothing special.
