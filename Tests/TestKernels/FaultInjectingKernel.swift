@@ -5,7 +5,6 @@
 // sees whether everything was given back. What was failed never reaches the kernel below, as with a real refusal.
 
 import HugeSpanCore
-import Synchronization
 
 /// One call, as it was seen.
 package struct RecordedCall: Equatable, Sendable {
@@ -120,7 +119,7 @@ package final class FaultPlan: Sendable {
     var metadata: [AddressRange] = []
   }
 
-  private let books = Mutex(Books())
+  private let books = Locked(Books())
 
   func book(_ body: (inout Books) -> Void) { books.withLock { body(&$0) } }
 

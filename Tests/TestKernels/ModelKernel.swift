@@ -6,13 +6,12 @@
 // reservation given back in pieces, are written down as violations, and a test expects none.
 
 import HugeSpanCore
-import Synchronization
 
 /// A deterministic model of a kernel. Copies share one state.
 package struct ModelKernel: Kernel {
   package let geometry: PageGeometry
   package var capabilities: KernelCapabilities
-  private let shared: Shared
+  private let shared: Locked<State>
 
   /// - Parameter givesHugePages: Whether advised memory gets hugepages by a fault; false is THP set to never.
   package init(
@@ -21,17 +20,10 @@ package struct ModelKernel: Kernel {
   ) {
     self.geometry = geometry
     self.capabilities = capabilities
-    shared = Shared(State(givesHugePages: givesHugePages))
+    shared = Locked(State(givesHugePages: givesHugePages))
   }
 
-  private final class Shared: Sendable {
-    let state: Mutex<State>
-    init(_ initial: State) { state = Mutex(initial) }
-  }
-
-  private func locked<Result>(_ body: (inout sending State) -> sending Result) -> sending Result {
-    shared.state.withLock(body)
-  }
+  private func locked<Result>(_ body: (inout State) -> Result) -> Result { shared.withLock(body) }
 
   // MARK: Kernel
 

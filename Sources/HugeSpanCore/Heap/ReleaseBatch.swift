@@ -71,8 +71,11 @@ extension HeapState {
   /// Whether a page of `run` is in flight.
   func isInFlight(_ block: Block, _ run: PageRun) -> Bool {
     for index in 0..<batch.count {
-      let entry = batch.entries[index]
-      if entry.block == block && entry.wholeBlocks == 0 && entry.run.start < run.end && run.start < entry.run.end {
+      // Field by field: effect and backing are being written by the thread that releases.
+      let entry = batch.entries + index
+      if entry.pointee.block == block && entry.pointee.wholeBlocks == 0 && entry.pointee.run.start < run.end
+        && run.start < entry.pointee.run.end
+      {
         return true
       }
     }

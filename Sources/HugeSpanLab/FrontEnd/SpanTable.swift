@@ -93,7 +93,8 @@ package struct SpanTable: ~Copyable {
     words[Int(span) + 1] = UInt64(head)
     if head != 0 { setPrevious(head, span) }
     heads[sizeClass * Self.listCount + list] = span
-    occupied[sizeClass] |= 1 << UInt8(list)
+    // Not `|=`: the compiler does not survive that on a mapping when it builds for the thread sanitizer.
+    occupied[sizeClass] = occupied[sizeClass] | 1 << UInt8(list)
   }
 
   @inline(__always)
@@ -105,7 +106,7 @@ package struct SpanTable: ~Copyable {
       setNext(before, after)
     } else {
       heads[sizeClass * Self.listCount + list] = after
-      if after == 0 { occupied[sizeClass] &= ~(1 << UInt8(list)) }
+      if after == 0 { occupied[sizeClass] = occupied[sizeClass] & ~(1 << UInt8(list)) }
     }
   }
 

@@ -108,7 +108,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     let ticking = inThread { _ = place.pointer.pointee.tick(at: 1, processCPU: 0) }
     #expect(gate.waitForArrival())
     place.pointer.pointee.free(spans[2])
-    let answer = Mutex(0)
+    let answer = Locked(0)
     let releasing = inThread {
       let bytes = place.pointer.pointee.releaseNow(byteCount: 1 << 21)
       answer.withLock { $0 = bytes }
