@@ -47,8 +47,15 @@ package struct CountingPolicy: ScavengePolicy {
     wait -= Double(input.freedPages)
     if discountRefaults { wait = min(wait + Double(input.refaultedPages), CountingPolicy.longestWait) }
     // As many pages as bring the wait back to zero; a tick without frees releases nothing.
-    if wait < 0 && input.freedPages > 0 { plan.pages = max(Int((-wait / multiplier).rounded(.up)), 1) }
+    if wait < 0 && input.freedPages > 0 { plan.pages = pagesDue }
     return plan
+  }
+
+  /// The least number of pages, at least 1, whose wait covers the debt. Rounded by hand: the C library has no ceil.
+  private var pagesDue: Int {
+    let pages = -wait / multiplier
+    let whole = Int(pages)
+    return max(Double(whole) < pages ? whole + 1 : whole, 1)
   }
 
   package mutating func booked(wanted: Int, released: Int) {
