@@ -47,17 +47,80 @@ struct CgroupTests {
     }
   }
 
-  @Test("in version 2 a parent that does not delegate memory is asked to, and refused where it cannot")
+  /// A version 2 group with the kernel's rule: no controller for children while it has processes of its own.
+  private final class UnifiedGroup: @unchecked Sendable {
+    var processes: [String: Set<Int32>]
+    var isDelegated = false
+    var isAllowed = true
+
+    init(_ processes: Set<Int32>) { self.processes = ["/g": processes] }
+
+    var files: CgroupFiles {
+      CgroupFiles(
+        read: { path in
+          if path.hasSuffix("/cgroup.procs") {
+            return self.processes[String(path.dropLast(13))]?.map { "\($0)\n" }.joined()
+          }
+          return self.isDelegated ? "memory pids\n" : "pids\n"
+        },
+        write: { text, path in
+          if path.hasSuffix("/cgroup.procs") {
+            let group = String(path.dropLast(13))
+            if group == "/g" && self.isDelegated { return EBUSY }
+            for key in self.processes.keys { self.processes[key]!.remove(Int32(text)!) }
+            self.processes[group]!.insert(Int32(text)!)
+            return 0
+          }
+          if !self.isAllowed { return EPERM }
+          if text == "+memory" && !self.processes["/g"]!.isEmpty { return EBUSY }
+          self.isDelegated = text == "+memory"
+          return 0
+        },
+        makeDirectory: { path in
+          self.processes[path] = []
+          return 0
+        },
+        removeDirectory: { path in
+          guard self.processes[path]?.isEmpty == true else { return EBUSY }
+          self.processes[path] = nil
+          return 0
+        })
+    }
+  }
+
+  private let unified = CgroupMembership(version: .two, directory: "/g")
+
+  @Test("in version 2 a process that is alone in its group moves into a leaf, and back")
   func delegation() throws {
-    let folder = try TemporaryFolder()
-    try unifiedTree(folder)
-    try folder.write("pids\n", "user.slice/app/cgroup.subtree_control")
-    let membership = CgroupMembership(version: .two, directory: folder.path + "/user.slice/app")
-    _ = try MemoryCgroup.make(under: membership, number: 1)
-    // The file of a plain folder keeps what was written.
-    #expect(contents(ofFile: membership.directory + "/cgroup.subtree_control")?.hasPrefix("+memory") == true)
-    let missing = CgroupMembership(version: .two, directory: folder.path + "/user.slice")
-    #expect(throws: CgroupUnavailable.self) { try MemoryCgroup.make(under: missing, number: 1) }
+    let group = UnifiedGroup([getpid()])
+    var delegation = try CgroupDelegation(unified, files: group.files)
+    #expect(group.isDelegated && delegation.home == "/g/hugespan-\(getpid())-home")
+    #expect(group.processes[delegation.home] == [getpid()])
+    delegation.undo()
+    #expect(!group.isDelegated && group.processes == ["/g": [getpid()]])
+  }
+
+  @Test("in version 2 a group with other processes, or without the right, is left as it is")
+  func noDelegation() throws {
+    let shared = UnifiedGroup([getpid(), 1])
+    #expect { try CgroupDelegation(unified, files: shared.files) } throws: {
+      ($0 as? CgroupUnavailable)?.reason.contains("Delegate=yes") == true
+    }
+    #expect(shared.processes == ["/g": [getpid(), 1]] && !shared.isDelegated)
+    let forbidden = UnifiedGroup([])
+    forbidden.isAllowed = false
+    #expect(throws: CgroupUnavailable.self) { try CgroupDelegation(unified, files: forbidden.files) }
+    #expect(forbidden.processes == ["/g": []])
+  }
+
+  @Test("in version 2 a group that delegates already is not changed")
+  func alreadyDelegated() throws {
+    let group = UnifiedGroup([])
+    group.isDelegated = true
+    var delegation = try CgroupDelegation(unified, files: group.files)
+    #expect(delegation.home == "/g")
+    delegation.undo()
+    #expect(group.isDelegated)
   }
 
   @Test("groups of processes that are gone are removed, others are not")

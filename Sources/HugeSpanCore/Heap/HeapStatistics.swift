@@ -58,6 +58,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var pagesRefaultedWhole = 0
   /// Lazily freed pages that were reused before anyone asked whether the kernel had taken them.
   public var lazyPagesReused = 0
+  /// Lazily freed pages that residency passes found taken by the kernel.
+  public var lazyPagesTaken = 0
   /// Intact blocks broken by a release.
   public var splits = 0
   /// Blocks that were made huge again on purpose.

@@ -192,6 +192,7 @@ extension HeapState {
       freeResidentBlocks -= 1
       releasedPages -= Int(block.pointee.released)
       lazyPages -= Int(block.pointee.lazy)
+      totals.lazyPagesTaken += Int(block.pointee.lazy)
       arenas[Int(block.pointee.arena)].markTaken(Int(block.pointee.index))
       let wasReleased = block.pointee.flags.contains(.wasReleased)
       makeAbsent(block)
@@ -254,6 +255,7 @@ extension HeapState {
       // What was gone and is there again came back as zeros, in a hugepage that has been split since.
       let back = block.releasedMap.words[word] & block.zeroMap.words[word] & seen.present.words[word]
       hasComeBack = hasComeBack || back != 0
+      totals.lazyPagesTaken += (block.releasedMap.words[word] & ~block.zeroMap.words[word] & absent).nonzeroBitCount
       block.releasedMap.words[word] &= ~back
       block.releasedMap.words[word] |= absent
       block.zeroMap.words[word] |= absent

@@ -98,6 +98,9 @@ extension Column {
       Double($0.reinflatedBlocks)
     },
     Column("lost", "lost_blocks", .low, dependsOnKernelClock: true, format: grouped) { Double($0.lostBlocks) },
+    Column("taken", "lazy_taken_pages", .none, dependsOnKernelClock: true, format: grouped) {
+      Double($0.lazyTakenPages)
+    },
     Column("faults", "faults", .low, dependsOnKernelClock: true, format: grouped) { $0.faults.map(Double.init) },
     Column("heap s", "heap_cpu_s", .low, format: seconds) { $0.heapCPUSeconds },
     Column("release s", "release_cpu_s", .low, format: seconds) { $0.releaseCPUSeconds },

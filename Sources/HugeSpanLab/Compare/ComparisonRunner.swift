@@ -49,7 +49,7 @@ package final class ComparisonRunner {
 
   private let plan: ComparisonPlan
   private let progress: ProgressLine
-  private let membership: Result<CgroupMembership, CgroupUnavailable>
+  private let membership: Result<(group: CgroupMembership, delegation: CgroupDelegation), CgroupUnavailable>
   private var estimator: RunEstimator
   private var waiting: [PlannedRun]
   private var active: [Active] = []
@@ -63,7 +63,11 @@ package final class ComparisonRunner {
   package init(_ plan: ComparisonPlan, progress: ProgressLine) {
     self.plan = plan
     self.progress = progress
-    membership = Result { () throws(CgroupUnavailable) in try CgroupMembership.find() }
+    membership = Result { () throws(CgroupUnavailable) in
+      let membership = try CgroupMembership.find()
+      MemoryCgroup.removeStale(under: membership)
+      return (membership, try CgroupDelegation(membership))
+    }
     var sizes: [String: Int] = [:]
     for run in plan.runs where sizes[run.trace] == nil {
       var status = stat()
@@ -83,7 +87,6 @@ package final class ComparisonRunner {
 
   /// Makes all runs and returns when the last has ended.
   package func run() -> ComparisonOutcome {
-    if case .success(let membership) = membership { MemoryCgroup.removeStale(under: membership) }
     Interrupts.note()
     while !waiting.isEmpty || !active.isEmpty {
       if let signal = Interrupts.noted { stop(signal) }
@@ -93,6 +96,7 @@ package final class ComparisonRunner {
       finishEnded()
     }
     progress.clear()
+    if case .success((_, var delegation)) = membership { delegation.undo() }
     outcome.results = finished.sorted { ($0.run.trace, $0.run.row) < ($1.run.trace, $1.run.row) }.map(\.result)
     return outcome
   }
@@ -122,7 +126,7 @@ package final class ComparisonRunner {
     arguments += plan.commonArguments
     var group: MemoryCgroup?
     do throws(CgroupUnavailable) {
-      group = try MemoryCgroup.make(under: membership.get(), number: groupNumber)
+      group = try MemoryCgroup.make(under: membership.get().group, number: groupNumber)
       groupNumber += 1
       arguments += ["--cgroup", group!.directory]
     } catch { arguments += ["--no-cgroup", error.reason] }

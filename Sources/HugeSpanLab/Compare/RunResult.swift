@@ -35,6 +35,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var collapses = 0
   package var reinflatedBlocks = 0
   package var lostBlocks = 0
+  /// Lazily freed pages that the kernel had taken when the heap looked.
+  package var lazyTakenPages = 0
   package var faults: Int?
 
   package var heapCPUSeconds: Double?
@@ -96,6 +98,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(collapses, forKey: .collapses)
     try box.encode(reinflatedBlocks, forKey: .reinflatedBlocks)
     try box.encode(lostBlocks, forKey: .lostBlocks)
+    try box.encode(lazyTakenPages, forKey: .lazyTakenPages)
     try box.encode(faults, forKey: .faults)
     try box.encode(heapCPUSeconds, forKey: .heapCPUSeconds)
     try box.encode(releaseCPUSeconds, forKey: .releaseCPUSeconds)

@@ -77,25 +77,17 @@ package struct MemoryCgroup: Equatable, Sendable {
   /// Names of our groups: the prefix, the process that answers for them, a number.
   private static let prefix = "hugespan-"
 
-  /// Makes a child group of `membership` called `hugespan-PID-NUMBER`.
+  /// Makes a child group of `membership` called `hugespan-PID-NUMBER`. Version 2 needs a `CgroupDelegation` before.
+  ///
+  /// - Parameter home: Where a process goes that leaves the group; the parent itself by default.
   package static func make(
-    under membership: CgroupMembership, number: Int, owner: Int32 = getpid()
+    under membership: CgroupMembership, number: Int, owner: Int32 = getpid(), home: String? = nil
   ) throws(CgroupUnavailable) -> MemoryCgroup {
     let directory = "\(membership.directory)/\(prefix)\(owner)-\(number)"
-    if membership.version == .two { try enableMemoryController(in: membership.directory) }
     guard mkdir(directory, 0o755) == 0 else {
       throw CgroupUnavailable(reason: "no group can be made in \(membership.directory): \(errorText())")
     }
-    return MemoryCgroup(version: membership.version, directory: directory, parent: membership.directory)
-  }
-
-  /// Version 2 gives a child group the controller only if its parent says so.
-  private static func enableMemoryController(in directory: String) throws(CgroupUnavailable) {
-    if words(contents(ofFile: directory + "/cgroup.subtree_control") ?? "").contains("memory") { return }
-    if !write("+memory", toFile: directory + "/cgroup.subtree_control") {
-      throw CgroupUnavailable(
-        reason: "the memory controller is not delegated to children of \(directory): \(errorText())")
-    }
+    return MemoryCgroup(version: membership.version, directory: directory, parent: home ?? membership.directory)
   }
 
   /// Moves the calling process into the group. What it was charged for before stays with the old one.

@@ -202,6 +202,7 @@ package struct Replay: ~Copyable {
     result.collapses = heap.collapses
     result.reinflatedBlocks = heap.reinflatedBlocks
     result.lostBlocks = heap.lostBlocks
+    result.lazyTakenPages = heap.lazyPagesTaken
     result.heapMetadataBytes = heap.metadataBytes
     result.residencyPasses = heap.residencyPasses
     result.ticks = heap.ticks

@@ -25,12 +25,14 @@ package func replayTrace(path: String, options: ReplayOptions, group choice: Gro
   var group: MemoryCgroup?
   var reason: String?
   var isOwn = false
+  var delegation: CgroupDelegation?
   do throws(CgroupUnavailable) {
     switch choice {
     case .own:
       let membership = try CgroupMembership.find()
       MemoryCgroup.removeStale(under: membership)
-      group = try MemoryCgroup.make(under: membership, number: 0)
+      delegation = try CgroupDelegation(membership)
+      group = try MemoryCgroup.make(under: membership, number: 0, home: delegation!.home)
       isOwn = true
       // From here on an interrupt must not leave the group behind.
       Interrupts.removeOnInterrupt(group!)
@@ -40,12 +42,14 @@ package func replayTrace(path: String, options: ReplayOptions, group choice: Gro
     try group?.enter()
   } catch {
     if isOwn { group?.leaveAndRemove() }
+    delegation?.undo()
     group = nil
     reason = error.reason
   }
   defer {
     if isOwn, let group {
       group.leaveAndRemove()
+      delegation?.undo()
       Interrupts.removeOnInterrupt(nil)
     }
   }
