@@ -10,9 +10,6 @@
 //   free      the block is wholly free (absent or freeResident)
 //   resident  the block is wholly free and freeResident
 
-let bytesPerBlockShift = 21
-let bytesPerBlock = 1 << bytesPerBlockShift
-let pageShift = 12
 let maximumArenas = 64
 
 struct Arena {

@@ -30,11 +30,6 @@ enum BlockKind: UInt8 {
   case releasing
 }
 
-/// What the kernel has under a block.
-package enum Backing: UInt8, Sendable {
-  case unknown, huge, split, absent
-}
-
 /// Header of a block's table entry. Fields are guarded by the heap's lock.
 struct BlockHeader {
   /// Links of the placement list (occupied) or of the free list (freeResident).

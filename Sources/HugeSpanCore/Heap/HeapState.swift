@@ -76,6 +76,8 @@ struct HeapState {
   /// Counts bookings, so that a residency pass can tell whether one came between.
   var releaseEpoch: UInt64 = 0
   var batch: ReleaseBatch
+  /// Where each range of the batch came from.
+  var origins: UnsafeMutablePointer<FlightOrigin>
   /// The kernel put off a part of what this scavenge gave it: the scavenge ends, the next one tries again.
   var wasPostponed = false
   var effectCountdown = 0

@@ -114,7 +114,7 @@ extension PageHeapCore {
 
   /// Carries the batch out with the lock open, and books it. Held lock on entry and return. Returns pages released.
   private func releaseBatch(_ kind: StrategyKind) -> Int {
-    let view = ReleaseBatchView(batch: state.pointee.batch)
+    let batch = state.pointee.batch
     let sampling = state.pointee.options.effectSamplePeriod
     state.pointee.effectCountdown -= 1
     let check = sampling > 0 && state.pointee.effectCountdown < 0 && kind != .free
@@ -123,22 +123,22 @@ extension PageHeapCore {
     var cost: ReleaseCost
     switch kind {
     case .keep: cost = ReleaseCost()
-    case .dontneed: cost = DontneedStrategy().release(view, on: kernel)
-    case .free, .freeThenDontneed: cost = FreeStrategy().release(view, on: kernel)
-    case .splitDontneed: cost = SplitDontneedStrategy().release(view, on: kernel)
+    case .dontneed: cost = DontneedStrategy().release(batch, on: kernel)
+    case .free, .freeThenDontneed: cost = FreeStrategy().release(batch, on: kernel)
+    case .splitDontneed: cost = SplitDontneedStrategy().release(batch, on: kernel)
     }
-    if check && view.batch.entries[0].effect > .refused { view.check(0, on: kernel, cost: &cost) }
+    if check && batch.known[0].effect > .refused { batch.check(0, on: kernel, cost: &cost) }
     lock.lock()
     return book(cost)
   }
 
   private func book(_ cost: ReleaseCost) -> Int {
     let count = state.pointee.batch.count
-    let entries = state.pointee.batch.entries
+    let known = state.pointee.batch.known
     // Nothing is in flight any more once it is booked; the first booking must not see itself.
     state.pointee.batch.count = 0
     var pages = 0
-    for index in 0..<count { pages += state.pointee.book(entries[index]) }
+    for index in 0..<count { pages += state.pointee.book(state.pointee.origins[index], known[index]) }
     state.pointee.releaseEpoch += 1
     state.pointee.totals.pagesReleased += pages
     state.pointee.totals.releaseCalls += cost.calls
@@ -225,8 +225,8 @@ extension PageHeapCore {
   // MARK: On demand
 
   /// Releases free memory until at least `byteCount` bytes are uncharged, or nothing is left, and answers how many
-  /// bytes surely are, by what the kernel said was resident before; phantom memory may go besides. Ignores the policy; uses an honest strategy
-  /// (`split-dontneed`, or `dontneed` where hugepages cannot be split) whatever the configured one is.
+  /// bytes surely are, by what the kernel said was resident before; phantom memory may go besides. Ignores the policy;
+  /// uses an honest strategy (`split-dontneed`, or `dontneed` where hugepages cannot be split) whatever the configured one is.
   package func releaseNow(byteCount: Int) -> Int {
     if byteCount <= 0 { return 0 }
     lock.lock()
@@ -291,13 +291,13 @@ extension PageHeapCore {
       resident[index] = residentPages(in: batch.ranges[index], scratch: batch)
       // An answer that has to be true does not build on what was true once: a split block may be huge again, or whole
       // below its pages.
-      batch.entries[index].backing = .unknown
-      batch.entries[index].wholeFolio = true
+      batch.known[index].backing = .unknown
+      batch.known[index].wholeFolio = true
     }
     lock.lock()
     _ = releaseBatch(kind)
     var pages = 0
-    for index in 0..<batch.count where batch.entries[index].effect == .gone {
+    for index in 0..<batch.count where batch.known[index].effect == .gone {
       pages += resident[index] >= 0 ? Int(resident[index]) : batch.ranges[index].byteCount >> pageShift
     }
     // A block that goes as a whole takes its phantom along, but how much that was is only believed: pages of its folio

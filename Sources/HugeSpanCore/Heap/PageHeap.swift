@@ -44,8 +44,10 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     let listBytes = cacheLines(PlacementLists.byteCount)
     let releasableBytes = cacheLines(ReleasableLists.byteCount)
     let batchBytes = cacheLines(ReleaseBatch.byteCount)
+    let originBytes = cacheLines(FlightOrigin.byteCount)
     let pageMask = (1 << pageShift) - 1
-    let bytes = (stateBytes + arenaBytes + listBytes + releasableBytes + batchBytes + pageMask) & ~pageMask
+    let bytes =
+      (stateBytes + arenaBytes + listBytes + releasableBytes + batchBytes + originBytes + pageMask) & ~pageMask
     let memory: UnsafeMutableRawPointer
     do throws(KernelError) {
       memory = try kernel.mapMetadata(byteCount: bytes)
@@ -57,10 +59,11 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     let lists = PlacementLists(memory: arenaTable + arenaBytes)
     let releasable = ReleasableLists(memory: arenaTable + arenaBytes + listBytes)
     let batch = ReleaseBatch(memory: arenaTable + arenaBytes + listBytes + releasableBytes)
+    let origins = arenaTable + arenaBytes + listBytes + releasableBytes + batchBytes
     statePointer.initialize(
       to: HeapState(
         arenas: arenas, lists: lists, releasable: releasable, options: options, policy: PolicyState(options.policy),
-        batch: batch))
+        batch: batch, origins: origins.assumingMemoryBound(to: FlightOrigin.self)))
     statePointer.pointee.metadataBytes = bytes
     if let bytes = options.hardLimitBytes { statePointer.pointee.hardLimitPages = bytes >> pageShift }
     if let bytes = options.softLimitBytes { statePointer.pointee.softLimitPages = bytes >> pageShift }

@@ -4,10 +4,6 @@
 // through a copyable access copies all of it. Inner loops use wrapping arithmetic: every index is below 512 by the
 // precondition of the entry, and one checked subtraction in the scan costs a third of its speed.
 
-/// Pages in a block, and words in its maps.
-package let pagesPerBlock = 512
-let wordsPerMap = 8
-
 /// A run of pages within one block.
 struct PageRun: Equatable {
   var start: Int

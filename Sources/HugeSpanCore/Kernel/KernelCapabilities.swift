@@ -41,19 +41,6 @@ package struct KernelCapabilities: Equatable, Sendable {
   package mutating func insert(_ other: Self) { rawValue |= other.rawValue }
 
   package mutating func remove(_ other: Self) { rawValue &= ~other.rawValue }
-
-  /// Whether a release by `kind` does on this kernel what it says. Where there are no hugepages there is none to split,
-  /// and the honest strategy needs nothing but MADV_DONTNEED.
-  package func supports(_ kind: StrategyKind) -> Bool {
-    switch kind {
-    case .keep: true
-    case .dontneed: contains(.dontneed)
-    case .free: contains(.free)
-    case .freeThenDontneed: contains(.free) && contains(.dontneed)
-    case .splitDontneed:
-      contains(.dontneed) && (contains(.honestSplit) || !(contains(.hugePages) || contains(.collapse)))
-    }
-  }
 }
 
 extension Kernel {

@@ -15,7 +15,7 @@
 /// A release strategy.
 package protocol ReleaseStrategy: Sendable {
   /// Releases the ranges of `batch` and notes the effect of each. Called with the lock open.
-  func release<K: Kernel>(_ batch: borrowing ReleaseBatchView, on kernel: K) -> ReleaseCost
+  func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost
 }
 
 /// System calls made and the time they took.
@@ -35,92 +35,15 @@ package struct ReleaseCost: Sendable {
   }
 }
 
-/// What a strategy sees of a batch.
-package struct ReleaseBatchView: ~Copyable {
-  let batch: ReleaseBatch
-
-  /// Number of ranges.
-  package var count: Int { batch.count }
-  /// Range `index`.
-  package func range(_ index: Int) -> AddressRange { batch.ranges[index] }
-  /// Whether range `index` consists of wholly free pageblocks.
-  package func isWhole(_ index: Int) -> Bool { batch.entries[index].wholeBlocks > 0 }
-  /// What the kernel has under the block of range `index`, as far as it was asked.
-  package func backing(_ index: Int) -> Backing { batch.entries[index].backing }
-
-  /// Asks the kernel what it has under each block of which only a part is to be released.
-  func learnBacking<K: Kernel>(on kernel: K) {
-    for index in 0..<batch.count where batch.entries[index].wholeBlocks == 0 {
-      if batch.entries[index].backing == .split { continue }
-      if index > 0 && batch.entries[index - 1].wholeBlocks == 0
-        && batch.entries[index - 1].block == batch.entries[index].block
-      {
-        batch.entries[index].backing = batch.entries[index - 1].backing
-        continue
-      }
-      batch.entries[index].backing = backing(around: batch.ranges[index].start, on: kernel)
-    }
-  }
-
-  /// What the kernel has under the block of `address`; unknown if it does not say.
-  func backing<K: Kernel>(around address: UInt, on kernel: K) -> Backing {
-    let start = address & ~UInt(bytesPerBlock - 1)
-    do throws(KernelError) {
-      let answer = try kernel.residency(
-        of: AddressRange(start: start, byteCount: bytesPerBlock),
-        into: UnsafeMutableBufferPointer(start: batch.regions, count: ReleaseBatch.regionCapacity))
-      if answer.count == 0 { return .absent }
-      if !batch.regions[0].isBackingKnown { return .unknown }
-      return batch.regions[0].isHuge ? .huge : .split
-    } catch { return .unknown }
-  }
-
-  /// Advises all ranges, skipping those that fail, and notes `effect` for the rest.
-  func advise<K: Kernel>(_ advice: Advice, on kernel: K, cost: inout ReleaseCost, effect: (Int) -> ReleaseEffect) {
-    var first = 0
-    var failures = 0
-    while first < batch.count && failures < ReleaseBatchView.mostFailures {
-      let outcome = kernel.advise(
-        advice, UnsafeBufferPointer(start: batch.ranges + first, count: batch.count - first))
-      cost.add(outcome)
-      for index in first..<(first + outcome.completedRanges) { batch.entries[index].effect = effect(index) }
-      cost.ranges += outcome.completedRanges
-      first += outcome.completedRanges
-      if first < batch.count && outcome.error == nil { break }
-      if let error = outcome.error {
-        // This one stays where it was; those behind it may fare better.
-        batch.entries[first].effect = error == .tryAgain ? .postponed : .refused
-        failures += 1
-        cost.failures += 1
-        first += 1
-      }
-    }
-  }
-
-  /// After this many failed ranges the rest of a batch is put off.
-  static let mostFailures = 16
-
-  /// Reads back from the kernel whether range `index` is gone.
-  func check<K: Kernel>(_ index: Int, on kernel: K, cost: inout ReleaseCost) {
-    do throws(KernelError) {
-      let answer = try kernel.residency(
-        of: batch.ranges[index],
-        into: UnsafeMutableBufferPointer(start: batch.regions, count: ReleaseBatch.regionCapacity))
-      cost.effectsChecked += 1
-      if answer.count > 0 { cost.effectsMissing += 1 }
-    } catch {}
-  }
-}
-
 /// `dontneed`.
 package struct DontneedStrategy: ReleaseStrategy {
-  package func release<K: Kernel>(_ batch: borrowing ReleaseBatchView, on kernel: K) -> ReleaseCost {
+  package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
     batch.learnBacking(on: kernel)
-    let entries = batch.batch.entries
+    let known = batch.known
     batch.advise(.dontneed, on: kernel, cost: &cost) { index in
-      let wholeFolio = entries[index].backing == .huge || entries[index].wholeFolio
-      return entries[index].wholeBlocks == 0 && wholeFolio ? .goneFromWholeFolio : .gone
+      let wholeFolio = known[index].backing == .huge || known[index].wholeFolio
+      return !known[index].isWhole && wholeFolio ? .goneFromWholeFolio : .gone
     }
     return cost
   }
@@ -128,7 +51,7 @@ package struct DontneedStrategy: ReleaseStrategy {
 
 /// `free`, and the first stage of `free-then-dontneed`.
 package struct FreeStrategy: ReleaseStrategy {
-  package func release<K: Kernel>(_ batch: borrowing ReleaseBatchView, on kernel: K) -> ReleaseCost {
+  package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
     batch.advise(.free, on: kernel, cost: &cost) { _ in .lazy }
     return cost
@@ -137,13 +60,13 @@ package struct FreeStrategy: ReleaseStrategy {
 
 /// `split-dontneed`.
 package struct SplitDontneedStrategy: ReleaseStrategy {
-  package func release<K: Kernel>(_ batch: borrowing ReleaseBatchView, on kernel: K) -> ReleaseCost {
+  package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
     batch.learnBacking(on: kernel)
     split(batch, on: kernel, cost: &cost)
-    let entries = batch.batch.entries
+    let known = batch.known
     batch.advise(.dontneed, on: kernel, cost: &cost) { index in
-      entries[index].wholeBlocks == 0 && entries[index].backing == .huge ? .goneFromWholeFolio : .gone
+      !known[index].isWhole && known[index].backing == .huge ? .goneFromWholeFolio : .gone
     }
     return cost
   }
@@ -153,29 +76,27 @@ package struct SplitDontneedStrategy: ReleaseStrategy {
   /// Only free pages are made cold, so nobody misses their warmth. One of them is enough where one entry maps the
   /// hugepage. Where the folio is whole but mapped by pages, or the kernel does not say, all pages of the range are: if
   /// any of them belongs to a hugepage, that is split, and if none does the range frees honestly as it is.
-  private func split<K: Kernel>(_ batch: borrowing ReleaseBatchView, on kernel: K, cost: inout ReleaseCost) {
-    let entries = batch.batch.entries
-    for index in 0..<batch.count where entries[index].wholeBlocks == 0 {
-      let isMappedHuge = entries[index].backing == .huge
-      guard isMappedHuge || entries[index].backing == .unknown || entries[index].wholeFolio else { continue }
-      if isMappedHuge && index > 0 && entries[index - 1].wholeBlocks == 0
-        && entries[index - 1].block == entries[index].block
-      {
-        entries[index].backing = entries[index - 1].backing
+  private func split<K: Kernel>(_ batch: ReleaseBatch, on kernel: K, cost: inout ReleaseCost) {
+    let known = batch.known
+    for index in 0..<batch.count where !known[index].isWhole {
+      let isMappedHuge = known[index].backing == .huge
+      guard isMappedHuge || known[index].backing == .unknown || known[index].wholeFolio else { continue }
+      if isMappedHuge && batch.sharesBlockWithPrevious(index) {
+        known[index].backing = known[index - 1].backing
         continue
       }
-      var range = batch.range(index)
+      var range = batch.ranges[index]
       if isMappedHuge { range.byteCount = 1 << pageShift }
       let outcome = withUnsafePointer(to: range) { kernel.advise(.cold, UnsafeBufferPointer(start: $0, count: 1)) }
       cost.add(outcome)
       if outcome.error != nil {
         cost.failures += 1
-        entries[index].backing = .huge
+        known[index].backing = .huge
       } else if isMappedHuge {
         // Whether it was split is asked of the kernel, not of the return code.
-        entries[index].backing = batch.backing(around: range.start, on: kernel) == .huge ? .huge : .split
+        known[index].backing = batch.backing(around: range.start, on: kernel) == .huge ? .huge : .split
       } else {
-        entries[index].backing = .split
+        known[index].backing = .split
       }
     }
   }

@@ -1,78 +1,27 @@
-// What is on its way to the kernel: the ranges of one release, and where they came from.
+// Free memory on its way to the kernel and back: taken out of reach before the lock is dropped, booked after.
 //
-// One batch per heap, because one thread scavenges at a time. Its ranges lie next to each other, as the system call
-// wants them; the blocks stand in a second array. While the lock is open the batch is also the answer to the question
-// whether a page is in flight.
+// The batch knows ranges; where they came from is kept here, entry by entry. While the lock is open this is also the answer
+// to the question whether a page is in flight.
 
-/// One range of a batch.
-struct ReleaseEntry {
+/// Where one range of the batch came from.
+struct FlightOrigin {
   /// The block, or the first of several wholly free ones.
   var block: Block
   /// Wholly free blocks in the range; 0 for a part of one occupied block.
   var wholeBlocks: Int
   /// The part, if it is one.
   var run: PageRun
-  /// What the kernel had under the block just before, when it was asked.
-  var backing: Backing
   /// The block was intact until this part of it was chosen.
   var breaksBlock: Bool
-  /// The block's hugepage is known to be one folio still, though not mapped as one.
-  var wholeFolio: Bool
-  /// What the release did.
-  var effect: ReleaseEffect
-}
 
-/// What a release did to a range, as far as the kernel's answers tell.
-enum ReleaseEffect: UInt8, Comparable {
-  /// Nothing yet: the kernel said to try again, or the range was not reached.
-  case postponed
-  /// Nothing: the call failed, and will fail again.
-  case refused
-  /// The memory is back with the kernel.
-  case gone
-  /// Unmapped, but the hugepage it belongs to was not split: still charged.
-  case goneFromWholeFolio
-  /// The kernel may take it when it needs memory.
-  case lazy
-
-  static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
-}
-
-struct ReleaseBatch {
-  static let capacity = 128
-  static let regionCapacity = 600
-
-  static let byteCount =
-    capacity * (MemoryLayout<AddressRange>.stride + MemoryLayout<ReleaseEntry>.stride)
-    + regionCapacity * MemoryLayout<ResidentRegion>.stride
-
-  var count = 0
-  let ranges: UnsafeMutablePointer<AddressRange>
-  let entries: UnsafeMutablePointer<ReleaseEntry>
-  /// Scratch for the kernel's answers.
-  let regions: UnsafeMutablePointer<ResidentRegion>
-
-  init(memory: UnsafeMutableRawPointer) {
-    ranges = memory.assumingMemoryBound(to: AddressRange.self)
-    entries = UnsafeMutableRawPointer(ranges + ReleaseBatch.capacity).assumingMemoryBound(to: ReleaseEntry.self)
-    regions = UnsafeMutableRawPointer(entries + ReleaseBatch.capacity).assumingMemoryBound(to: ResidentRegion.self)
-  }
-
-  var isFull: Bool { count == ReleaseBatch.capacity }
-
-  mutating func append(_ range: AddressRange, _ entry: ReleaseEntry) {
-    (ranges + count).initialize(to: range)
-    (entries + count).initialize(to: entry)
-    count += 1
-  }
+  static let byteCount = ReleaseBatch.capacity * MemoryLayout<FlightOrigin>.stride
 }
 
 extension HeapState {
   /// Whether a page of `run` is in flight.
   func isInFlight(_ block: Block, _ run: PageRun) -> Bool {
     for index in 0..<batch.count {
-      // Field by field: effect and backing are being written by the thread that releases.
-      let entry = batch.entries + index
+      let entry = origins + index
       if entry.pointee.block == block && entry.pointee.wholeBlocks == 0 && entry.pointee.run.start < run.end
         && run.start < entry.pointee.run.end
       {
@@ -85,13 +34,22 @@ extension HeapState {
   /// Ranges of `block` that are in flight.
   func flightsOf(_ block: Block) -> Int {
     var count = 0
-    for index in 0..<batch.count where batch.entries[index].block == block && batch.entries[index].wholeBlocks == 0 {
+    for index in 0..<batch.count where origins[index].block == block && origins[index].wholeBlocks == 0 {
       count += 1
     }
     return count
   }
 
   // MARK: Into flight
+
+  private mutating func send(_ range: AddressRange, _ origin: FlightOrigin) {
+    (origins + batch.count).initialize(to: origin)
+    batch.append(
+      range,
+      ReleaseRange(
+        isWhole: origin.wholeBlocks > 0, backing: origin.block.pointee.backing,
+        wholeFolio: origin.wholeBlocks == 0 && origin.block.pointee.flags.contains(.wholeFolio), effect: .postponed))
+  }
 
   /// Takes `run` of an occupied block out of reach: used in the map, a span of nobody's.
   mutating func sendPart(_ block: Block, _ run: PageRun) {
@@ -104,11 +62,9 @@ extension HeapState {
     block.pointee.inFlight += UInt16(run.count)
     inFlightPages += run.count
     block.pointee.longest = UInt16(block.used.longestClearRun().count)
-    batch.append(
+    send(
       AddressRange(start: address(of: block, page: run.start), byteCount: run.count << pageShift),
-      ReleaseEntry(
-        block: block, wholeBlocks: 0, run: run, backing: block.pointee.backing, breaksBlock: breaks,
-        wholeFolio: block.pointee.flags.contains(.wholeFolio), effect: .postponed))
+      FlightOrigin(block: block, wholeBlocks: 0, run: run, breaksBlock: breaks))
     relist(block)
   }
 
@@ -142,22 +98,20 @@ extension HeapState {
       releasedPages -= Int(each.pointee.released)
       lazyPages -= Int(each.pointee.lazy)
     }
-    batch.append(
+    send(
       AddressRange(start: address(of: block), byteCount: count << bytesPerBlockShift),
-      ReleaseEntry(
-        block: block, wholeBlocks: count, run: PageRun(start: 0, count: pagesPerBlock), backing: block.pointee.backing,
-        breaksBlock: false, wholeFolio: false, effect: .postponed))
+      FlightOrigin(block: block, wholeBlocks: count, run: PageRun(start: 0, count: pagesPerBlock), breaksBlock: false))
   }
 
   // MARK: Back from flight
 
-  /// Books what became of entry `index`. Returns the pages that were released by it.
-  mutating func book(_ entry: ReleaseEntry) -> Int {
-    entry.wholeBlocks == 0 ? bookPart(entry) : bookWhole(entry)
+  /// Books what became of a range. Returns the pages that were released by it.
+  mutating func book(_ entry: FlightOrigin, _ known: ReleaseRange) -> Int {
+    entry.wholeBlocks == 0 ? bookPart(entry, known) : bookWhole(entry, known.effect)
   }
 
-  private mutating func bookPart(_ entry: ReleaseEntry) -> Int {
-    let effect = entry.effect
+  private mutating func bookPart(_ entry: FlightOrigin, _ known: ReleaseRange) -> Int {
+    let effect = known.effect
     let block = entry.block
     let run = entry.run
     block.used.clear(run)
@@ -171,7 +125,7 @@ extension HeapState {
     case .refused, .postponed:
       if effect == .refused { block.pointee.flags.insert(.refused) } else { wasPostponed = true }
       // Only if no other part of it was released meanwhile.
-      if entry.breaksBlock && block.pointee.released == 0 && block.pointee.inFlight == 0 && entry.backing != .split {
+      if entry.breaksBlock && block.pointee.released == 0 && block.pointee.inFlight == 0 && known.backing != .split {
         lists.remove(block)
         releasable.remove(block)
         block.pointee.flags.remove(.broken)
@@ -228,8 +182,7 @@ extension HeapState {
     block.pointee.flags.remove(.wholeFolio)
   }
 
-  private mutating func bookWhole(_ entry: ReleaseEntry) -> Int {
-    let effect = entry.effect
+  private mutating func bookWhole(_ entry: FlightOrigin, _ effect: ReleaseEffect) -> Int {
     var pages = 0
     let arena = Int(entry.block.pointee.arena)
     let first = Int(entry.block.pointee.index)

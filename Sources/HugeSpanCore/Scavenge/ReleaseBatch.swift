@@ -1,0 +1,131 @@
+// What is on its way to the kernel: the ranges of one release, and what is known of each.
+//
+// One batch per heap, because one thread scavenges at a time. Its ranges lie next to each other, as the system call
+// wants them; what is known of them stands in a second array. The memory is the heap's; this is a handle of it, filled
+// under the lock and given to a strategy when the lock is open.
+
+/// What a release did to a range, as far as the kernel's answers tell.
+package enum ReleaseEffect: UInt8, Comparable {
+  /// Nothing yet: the kernel said to try again, or the range was not reached.
+  case postponed
+  /// Nothing: the call failed, and will fail again.
+  case refused
+  /// The memory is back with the kernel.
+  case gone
+  /// Unmapped, but the hugepage it belongs to was not split: still charged.
+  case goneFromWholeFolio
+  /// The kernel may take it when it needs memory.
+  case lazy
+
+  package static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
+}
+
+/// What is known of one range of a batch.
+package struct ReleaseRange {
+  /// Consists of wholly free pageblocks; else it is a part of one block.
+  package var isWhole: Bool
+  /// What the kernel has under the block, as far as it was asked.
+  package var backing: Backing
+  /// The block's hugepage is known to be one folio still, though not mapped as one.
+  package var wholeFolio: Bool
+  /// What the release did.
+  package var effect: ReleaseEffect
+}
+
+/// The ranges of one release.
+package struct ReleaseBatch {
+  static let capacity = 128
+  static let regionCapacity = 600
+
+  static let byteCount =
+    capacity * (MemoryLayout<AddressRange>.stride + MemoryLayout<ReleaseRange>.stride)
+    + regionCapacity * MemoryLayout<ResidentRegion>.stride
+
+  /// Number of ranges.
+  package var count = 0
+  let ranges: UnsafeMutablePointer<AddressRange>
+  let known: UnsafeMutablePointer<ReleaseRange>
+  /// Scratch for the kernel's answers.
+  let regions: UnsafeMutablePointer<ResidentRegion>
+
+  init(memory: UnsafeMutableRawPointer) {
+    ranges = memory.assumingMemoryBound(to: AddressRange.self)
+    regions = UnsafeMutableRawPointer(ranges + ReleaseBatch.capacity).assumingMemoryBound(to: ResidentRegion.self)
+    known = UnsafeMutableRawPointer(regions + ReleaseBatch.regionCapacity).assumingMemoryBound(to: ReleaseRange.self)
+  }
+
+  var isFull: Bool { count == ReleaseBatch.capacity }
+
+  mutating func append(_ range: AddressRange, _ known: ReleaseRange) {
+    (ranges + count).initialize(to: range)
+    (self.known + count).initialize(to: known)
+    count += 1
+  }
+
+  /// Whether range `index` and the one before it are parts of the same block.
+  func sharesBlockWithPrevious(_ index: Int) -> Bool {
+    index > 0 && !known[index - 1].isWhole
+      && (ranges[index - 1].start ^ ranges[index].start) >> UInt(bytesPerBlockShift) == 0
+  }
+
+  /// Asks the kernel what it has under each block of which only a part is to be released.
+  func learnBacking<K: Kernel>(on kernel: K) {
+    for index in 0..<count where !known[index].isWhole {
+      if known[index].backing == .split { continue }
+      if sharesBlockWithPrevious(index) {
+        known[index].backing = known[index - 1].backing
+        continue
+      }
+      known[index].backing = backing(around: ranges[index].start, on: kernel)
+    }
+  }
+
+  /// What the kernel has under the block of `address`; unknown if it does not say.
+  func backing<K: Kernel>(around address: UInt, on kernel: K) -> Backing {
+    let start = address & ~UInt(bytesPerBlock - 1)
+    do throws(KernelError) {
+      let answer = try kernel.residency(
+        of: AddressRange(start: start, byteCount: bytesPerBlock),
+        into: UnsafeMutableBufferPointer(start: regions, count: ReleaseBatch.regionCapacity))
+      if answer.count == 0 { return .absent }
+      if !regions[0].isBackingKnown { return .unknown }
+      return regions[0].isHuge ? .huge : .split
+    } catch { return .unknown }
+  }
+
+  /// Advises all ranges, skipping those that fail, and notes `effect` for the rest.
+  func advise<K: Kernel>(_ advice: Advice, on kernel: K, cost: inout ReleaseCost, effect: (Int) -> ReleaseEffect) {
+    var first = 0
+    var failures = 0
+    while first < count && failures < ReleaseBatch.mostFailures {
+      let outcome = kernel.advise(
+        advice, UnsafeBufferPointer(start: ranges + first, count: count - first))
+      cost.add(outcome)
+      for index in first..<(first + outcome.completedRanges) { known[index].effect = effect(index) }
+      cost.ranges += outcome.completedRanges
+      first += outcome.completedRanges
+      if first < count && outcome.error == nil { break }
+      if let error = outcome.error {
+        // This one stays where it was; those behind it may fare better.
+        known[first].effect = error == .tryAgain ? .postponed : .refused
+        failures += 1
+        cost.failures += 1
+        first += 1
+      }
+    }
+  }
+
+  /// After this many failed ranges the rest of a batch is put off.
+  static let mostFailures = 16
+
+  /// Reads back from the kernel whether range `index` is gone.
+  func check<K: Kernel>(_ index: Int, on kernel: K, cost: inout ReleaseCost) {
+    do throws(KernelError) {
+      let answer = try kernel.residency(
+        of: ranges[index],
+        into: UnsafeMutableBufferPointer(start: regions, count: ReleaseBatch.regionCapacity))
+      cost.effectsChecked += 1
+      if answer.count > 0 { cost.effectsMissing += 1 }
+    } catch {}
+  }
+}
