@@ -56,7 +56,7 @@ let package = Package(
     // Tests.
     .target(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
-    .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "TestKernels"]),
+    .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels"]),
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
     .testTarget(name: "RecorderTests", dependencies: ["TraceFormat", "HugeSpanLab"]),

@@ -193,6 +193,7 @@ package final class FaultPlan: Sendable {
   /// Calls of a kind that were failed.
   package func injected(_ call: KernelCall) -> Int { books.withLock { $0.injected[call] ?? 0 } }
   package var reservations: [AddressRange] { books.withLock { $0.reservations } }
+  package var metadata: [AddressRange] { books.withLock { $0.metadata } }
   /// Everything that was reserved and mapped was given back.
   package var isBalanced: Bool { books.withLock { $0.reservations.isEmpty && $0.metadata.isEmpty } }
 }
