@@ -23,6 +23,7 @@ let generateCommand = Command(
     Option("peak", .size(), help: "Most live bytes", defaultText: "256MiB"),
     Option("length", .duration(), help: "Length of the trace in its own time", defaultText: "60s"),
     Option("churn", .count(in: 0...10_000_000), help: "Short-lived objects per second", defaultText: "5000"),
+    Option("json", .file(), help: "Describe the trace as JSON; '-' for standard output"),
   ],
   examples: [
     Example(
@@ -51,5 +52,26 @@ let generateCommand = Command(
     do throws(TraceError) {
       try trace.write(to: file)
     } catch { throw CommandFailure("\(path): \(error)", status: .unavailable) }
+    if let output = invocation.text("json") { try writeOutput(jsonText(GeneratedTrace(trace, path)), to: output) }
     return .success
   })
+
+/// What `--json` says of a generated trace.
+private struct GeneratedTrace: Encodable {
+  var schema = "hugespan.generate/1"
+  var path: String
+  var shape: String
+  var seed: UInt64
+  var peakBytes: Int
+  var seconds: Double
+  var churnPerSecond: Int
+
+  init(_ trace: SyntheticTrace, _ path: String) {
+    self.path = path
+    shape = trace.shape.rawValue
+    seed = trace.seed
+    peakBytes = trace.peakBytes
+    seconds = Double(trace.nanoseconds) / 1e9
+    churnPerSecond = trace.churnPerSecond
+  }
+}

@@ -146,6 +146,10 @@ func explainingFailures<T>(of path: String, _ body: () throws -> T) throws -> T 
         "the residency log is of another run: answer \(line) does not fit; use the trace, policy, strategy and limits "
           + "that it was written with", status: .malformedInput)
     }
+  } catch ReplayFailure.memory(let needed, let available) {
+    throw CommandFailure(
+      "\(path): the program has up to \(needed >> 20) MiB live, and \(available >> 20) MiB are available; use "
+        + "'--touch recorded' or '--touch none'", status: .unavailable)
   } catch ReplayFailure.heap(let error, let time) {
     let status: ExitCode = error == .limitExceeded ? .checkFailed : .unavailable
     throw CommandFailure(

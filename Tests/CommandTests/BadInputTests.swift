@@ -51,6 +51,19 @@ struct BadInputTests {
     try expect(["generate", "-o", folder.path + "/no/where"], 66, "cannot be written")
   }
 
+  @Test("a program that maps more than the machine has is not touched as a whole")
+  func tooLarge() throws {
+    let folder = try TemporaryFolder()
+    let trace = folder.path + "/vast.hstrace"
+    try writeTrace(
+      [
+        TraceEvent(time: 0, thread: 0, body: .allocate(object: 0, bytes: 1 << 40, alignment: 1, kind: .mapped)),
+        TraceEvent(time: 1_000_000, thread: 0, body: .free(object: 0)),
+      ], trace)
+    try expect(["replay", trace], 69, "the program has up to 1048576 MiB live")
+    #expect(try hugespan("replay", trace, "--touch", "none").status == 0)
+  }
+
   @Test("a hard limit that is too small is a failed check, with the time")
   func hardLimit() throws {
     let folder = try TemporaryFolder()

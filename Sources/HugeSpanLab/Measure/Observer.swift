@@ -29,8 +29,12 @@ struct Observer: ~Copyable {
   private let lazyPeriod: UInt64
   private var nextLazy: UInt64 = 0
 
-  init(group: MemoryCgroup?, isLazy: Bool, duration: UInt64) {
+  /// Nothing is touched, so there is nothing to see but the used bytes.
+  private let isUntouched: Bool
+
+  init(group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, duration: UInt64) {
     self.isLazy = isLazy
+    self.isUntouched = isUntouched
     lazyPeriod = max(duration / 500, 1)
     guard let group else {
       charge = nil
@@ -63,6 +67,7 @@ struct Observer: ~Copyable {
   mutating func observe<K: Kernel>(_ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64) {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
+    if isUntouched { return }
     // The charge first, and at once what it is compared with.
     let chargeNow = readCharge()
     let anonymous = memory.anonymousBytes()
@@ -82,7 +87,8 @@ struct Observer: ~Copyable {
       lazy.add(0, at: time)
     } else if time >= nextLazy {
       observeLazilyFreed(heap, at: time)
-      nextLazy = time + lazyPeriod
+      // At the border of the next period, not a period from now: each of them has a reading then.
+      nextLazy = (time / lazyPeriod + 1) * lazyPeriod
     }
   }
 
@@ -109,6 +115,8 @@ struct Observer: ~Copyable {
     if let all = usedByKernel.extent(until: end), let huge = usedOnHuge.extent(until: end), all.mean > 0 {
       result.coverage = huge.mean / all.mean
     }
-    if result.chargedBytes == nil { result.chargeUnknownReason = unknownReason }
+    if result.chargedBytes == nil {
+      result.chargeUnknownReason = isUntouched ? "no memory was touched" : unknownReason
+    }
   }
 }

@@ -23,7 +23,8 @@ enum MemoryWarming {
     _ = hs_shim_unmap(start, wanted)
   }
 
-  private static func available() -> Int {
+  /// Bytes that the system can give without swapping, 0 if it does not say.
+  static func available() -> Int {
     for line in (contents(ofFile: "/proc/meminfo") ?? "").split(separator: "\n") where line.hasPrefix("MemAvailable:") {
       return line.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 << 10 } ?? 0
     }

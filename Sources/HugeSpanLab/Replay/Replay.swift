@@ -44,7 +44,9 @@ package struct Replay: ~Copyable {
     self.log = log
     frontEnd = FrontEnd(heap: heap, program: program, touch: options.touch)
     samples = SampleCursor(program)
-    observer = Observer(group: group, isLazy: options.strategy.isLazy, duration: program.summary.nanoseconds)
+    observer = Observer(
+      group: group, isLazy: options.strategy.isLazy, isUntouched: options.touch == .none,
+      duration: program.summary.nanoseconds)
   }
 
   private static func openLog(_ mode: ResidencyLog.Mode) throws(ReplayFailure) -> ResidencyLog {

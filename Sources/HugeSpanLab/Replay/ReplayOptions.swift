@@ -26,4 +26,6 @@ package enum ReplayFailure: Error, Equatable, Sendable {
   case heap(HeapError, nanoseconds: UInt64)
   /// The residency log does not fit or cannot be written.
   case residencyLog(ResidencyLogFailure)
+  /// The program's live bytes do not fit into what is available.
+  case memory(needed: Int, available: Int)
 }

@@ -22,6 +22,13 @@ package enum GroupChoice: Sendable {
 /// - Throws: `TraceError` for the input, `ReplayFailure` for the run.
 package func replayTrace(path: String, options: ReplayOptions, group choice: GroupChoice) throws -> RunResult {
   let program = try TraceProgram(path: path)
+  if options.touch == .all {
+    // Some programs map far more than they use; touching all of that would bring the machine down.
+    let available = MemoryWarming.available()
+    if available > 0, program.summary.peakLiveBytes > available / 10 * 9 {
+      throw ReplayFailure.memory(needed: program.summary.peakLiveBytes, available: available)
+    }
+  }
   var group: MemoryCgroup?
   var reason: String?
   var isOwn = false
