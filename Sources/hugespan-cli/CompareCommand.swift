@@ -42,6 +42,9 @@ let compareCommand = Command(
   run: compare)
 
 private func compare(_ invocation: Invocation) throws -> ExitCode {
+  if invocation.text("json") == "-" && invocation.text("csv") == "-" {
+    throw invocation.usageError("--json and --csv cannot both be written to standard output")
+  }
   var traces = invocation.operands
   if traces.isEmpty {
     traces = TraceCatalog.bundled()

@@ -183,7 +183,7 @@ struct InterruptTests {
     kill(identifier, SIGKILL)
     process.waitUntilExit()
     #expect(wait { runs.allSatisfy { kill($0, 0) != 0 } || members(of: identifier).isEmpty })
-    #expect(groups(of: identifier).count == 2)
+    // The groups are still there, unless a command of another test came by in the meantime.
     let trace = try generatedTrace(folder, seconds: 1)
     #expect(try hugespan("compare", trace, "--policy", "never").status == 0)
     #expect(groups(of: identifier) == [])
