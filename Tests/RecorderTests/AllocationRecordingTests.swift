@@ -6,7 +6,7 @@ import TraceFormat
 
 @testable import HugeSpanLab
 
-@Suite("A recorded program", .enabled(if: hasCompiler, "needs a C compiler")) struct AllocationRecordingTests {
+@Suite("A recorded program", .enabled(if: canRecord, cannotRecord)) struct AllocationRecordingTests {
   private func birth(_ bytes: Int, _ kind: AllocationKind = .plain, alignment: Int = 1) -> TraceEventBody {
     .allocate(object: 0, bytes: bytes, alignment: alignment, kind: kind)
   }

@@ -6,7 +6,7 @@ import TraceFormat
 
 @testable import HugeSpanLab
 
-@Suite("A recorded process", .enabled(if: hasCompiler, "needs a C compiler")) struct ProcessRecordingTests {
+@Suite("A recorded process", .enabled(if: canRecord, cannotRecord)) struct ProcessRecordingTests {
   @Test("has all its threads recorded, and what one frees for another in the right order")
   func threads() throws {
     let workshop = try Workshop()

@@ -6,7 +6,7 @@ import TraceFormat
 
 @testable import HugeSpanLab
 
-@Suite("hugespan record", .enabled(if: hasCompiler, "needs a C compiler")) struct RecordCommandTests {
+@Suite("hugespan record", .enabled(if: canRecord, cannotRecord)) struct RecordCommandTests {
   private func start(_ arguments: [String]) throws -> Child {
     try Child([try #require(commandPath(), "the command is not built")] + arguments)
   }

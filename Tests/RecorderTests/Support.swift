@@ -6,8 +6,18 @@ import TraceFormat
 
 @testable import HugeSpanLab
 
-/// Whether a C compiler is there; tests that need one are skipped without.
+/// Whether a C compiler is there.
 let hasCompiler = FileManager.default.isExecutableFile(atPath: "/usr/bin/cc")
+
+/// Whether programs can be recorded here: there is a compiler to make them, and the recorder beside this test can be
+/// loaded. One that was built with a sanitizer cannot, into programs without it.
+let canRecord: Bool = {
+  guard hasCompiler, let library = try? RecorderLibrary.locate(say: { _ in }) else { return false }
+  return (try? Child(["/usr/bin/env", "LD_PRELOAD=\(library)", "/bin/true"]).wait()) == 0
+}()
+
+/// Why tests are skipped where `canRecord` is false.
+let cannotRecord: Comment = "needs a C compiler, and a recorder built without a sanitizer"
 
 /// A process with nothing for its standard input and outputs, and no signal blocked.
 ///

@@ -1,7 +1,7 @@
 """A CPython program in phases: load records, index them, drop most, wait, load again.
 
 Run with PYTHONMALLOC=malloc, so that each object is an allocation of its own and not hidden in the interpreter's
-arenas. The records are what a service keeps: a dictionary, some text, a payload of up to 20 KiB.
+arenas. The records are what a service keeps: a dictionary, some text, a payload of up to 32 KiB.
 """
 
 import random
@@ -13,7 +13,7 @@ class Record:
 
     def __init__(self, draw, number):
         self.fields = {"name": f"record {number}", "owner": f"user{number % 977}", "state": "open"}
-        self.payload = draw.randbytes(draw.randint(1000, 21000))
+        self.payload = draw.randbytes(draw.randint(1000, 33000))
         self.history = list(range(number + 1000, number + 1000 + number % 13))
 
 
@@ -41,7 +41,7 @@ def index(store):
 
 def main():
     draw = random.Random(2)
-    count = 13_000
+    count = 9_000
     store = {}
     print("load", flush=True)
     load(draw, store, range(count), 12)

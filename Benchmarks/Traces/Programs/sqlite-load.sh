@@ -11,7 +11,7 @@ load() { # from, to, step, pause
 BEGIN;
 WITH RECURSIVE n(i) AS (SELECT $first UNION ALL SELECT i + 1 FROM n WHERE i < $first + $3 - 1)
 INSERT OR REPLACE INTO document
-  SELECT i, i % 997, 'document ' || i, randomblob(1000 + abs(random()) % 13000) FROM n;
+  SELECT i, i % 997, 'document ' || i, randomblob(2000 + abs(random()) % 22000) FROM n;
 WITH RECURSIVE n(i) AS (SELECT $first UNION ALL SELECT i + 1 FROM n WHERE i < $first + $3 - 1)
 INSERT OR REPLACE INTO event SELECT i, i, i * 17, 'opened by ' || (i % 31) FROM n;
 COMMIT;
@@ -29,7 +29,7 @@ CREATE INDEX by_owner ON document (owner, title);
 CREATE TABLE event (id INTEGER PRIMARY KEY, document INTEGER, at INTEGER, note TEXT);
 SQL
 echo "load" >&2
-load 0 20000 200 0.12
+load 0 12000 120 0.12
 sleep 4
 echo "drop three quarters" >&2
 part=0
@@ -41,7 +41,7 @@ done
 echo "wait" >&2
 sleep 23
 echo "load again" >&2
-load 0 20000 200 0.12
+load 0 12000 120 0.12
 echo "SELECT owner, count(*), sum(length(body)) FROM document GROUP BY owner ORDER BY 3 DESC LIMIT 3;"
 sleep 4
 part=0

@@ -17,6 +17,8 @@ package struct ConversionReport: Equatable, Sendable {
   package var unseenReleases = 0
   /// Images after the first, by exec.
   package var replacedImages = 0
+  /// Whether the recorder ever ran inside the program.
+  package var attached = false
   /// Why the recorder stopped before the program's end, if it did.
   package var problem: String?
 }
@@ -108,6 +110,7 @@ package struct LogConversion: ~Copyable {
     report.events = writer.eventCount
     report.objects = writer.objectCount
     report.problem = Self.problem(of: log)
+    report.attached = log.header.process != 0
   }
 }
 

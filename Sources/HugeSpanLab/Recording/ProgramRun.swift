@@ -12,8 +12,8 @@ package enum ProgramEnding: Equatable, Sendable {
 
 /// One run of a program under the recorder.
 package struct ProgramRun {
-  /// Samples are at least every 100 ms; the rest is for a busy machine.
-  static let samplePeriod: UInt64 = 80_000_000
+  /// Samples are at least every 100 ms; half of that is left for a busy machine to be late.
+  static let samplePeriod: UInt64 = 50_000_000
 
   package var program: RecordableProgram
   /// The program's name as it sees it, and its arguments.

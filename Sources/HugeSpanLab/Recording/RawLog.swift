@@ -2,11 +2,11 @@
 
 import CRecordingLog
 import Glibc
-import TraceFormat
 
 /// A record of the log, with its thread and its time.
 struct LogRecord {
   var time: UInt64
+  /// A server that starts a thread per request uses up the trace's thread numbers; they begin again after 2^20.
   var thread: Int
   var kind: hs_log_kind
   var alignment: Int
@@ -14,20 +14,35 @@ struct LogRecord {
   var bytes: UInt64
 }
 
-/// The log of a recording, whole in memory.
+/// The log of a recording, mapped: at 24 bytes an event it may be larger than memory.
 final class RawLog {
   let header: hs_log_header
-  private let file: TraceFile
-  private var bytes: UnsafeRawBufferPointer { file.bytes }
+  private let bytes: UnsafeRawBufferPointer
 
   init(path: String) throws(RecordingError) {
-    do { file = try TraceFile(path: path) } catch { throw RecordingError(.missing, "\(path): \(error)") }
-    guard file.bytes.count >= Int(HS_LOG_HEADER_BYTES) else {
-      throw RecordingError(.malformed, "\(path): cut off in the log's header, at byte \(file.bytes.count)")
+    let file = open(path, O_RDONLY | O_CLOEXEC)
+    guard file >= 0 else { throw RecordingError(.missing, "\(path): cannot be opened: \(errorText(errno))") }
+    defer { close(file) }
+    var status = stat()
+    guard fstat(file, &status) == 0 else { throw RecordingError(.missing, "\(path): \(errorText(errno))") }
+    let count = Int(status.st_size)
+    if count < Int(HS_LOG_HEADER_BYTES) {
+      throw RecordingError(.malformed, "\(path): cut off in the log's header, at byte \(count)")
     }
-    header = file.bytes.loadUnaligned(as: hs_log_header.self)
-    if header.magic != HS_LOG_MAGIC { throw RecordingError(.malformed, "\(path): not a recorder's log, at byte 0") }
+    let address = mmap(nil, count, PROT_READ, MAP_PRIVATE, file, 0)
+    guard let address, address != UnsafeMutableRawPointer(bitPattern: -1) else {
+      throw RecordingError(.unavailable, "\(path): cannot be mapped: \(errorText(errno))")
+    }
+    let bytes = UnsafeRawBufferPointer(start: address, count: count)
+    header = bytes.loadUnaligned(as: hs_log_header.self)
+    if header.magic != HS_LOG_MAGIC {
+      munmap(address, count)
+      throw RecordingError(.malformed, "\(path): not a recorder's log, at byte 0")
+    }
+    self.bytes = bytes
   }
+
+  deinit { munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count) }
 
   /// The records of all threads, in the order of time; at equal times deaths come before births.
   func merged() -> MergedRecords { MergedRecords(segments()) }
@@ -46,27 +61,27 @@ final class RawLog {
 
 /// The records of many segments as one sequence.
 struct MergedRecords {
-  /// Segments wait until the merge reaches their first record, so that only those of living threads compete.
+  /// Segments wait until the merge reaches their first record, so that only those of running threads compete.
   private var waiting: [SegmentCursor]
-  private var open = SegmentHeap()
+  private var running = SegmentHeap()
 
   fileprivate init(_ segments: [SegmentCursor]) { waiting = segments.sorted { $0.rank > $1.rank } }
 
   /// The next record, nil after the last.
   mutating func next() -> LogRecord? {
     while true {
-      while let next = waiting.last, next.rank <= open.first?.rank ?? .max {
-        open.insert(next)
+      while let next = waiting.last, next.rank <= running.first?.rank ?? .max {
+        running.insert(next)
         waiting.removeLast()
       }
-      guard var segment = open.first else { return nil }
+      guard var segment = running.first else { return nil }
       let record = segment.current
       let kind = hs_log_kind(UInt32(truncatingIfNeeded: (record.head >> 48) & 0xFF))
       if kind == HS_LOG_THREAD { segment.thread = Int(truncatingIfNeeded: record.address & 0xF_FFFF) }
       let result = LogRecord(
         time: record.head & (1 << 48 - 1), thread: segment.thread, kind: kind,
         alignment: 1 << Int((record.head >> 56) & 63), address: record.address, bytes: record.bytes)
-      if segment.advance() { open.replaceFirst(with: segment) } else { open.removeFirst() }
+      if segment.advance() { running.replaceFirst(with: segment) } else { running.removeFirst() }
       if kind != HS_LOG_THREAD { return result }
     }
   }
@@ -87,7 +102,7 @@ private struct SegmentCursor {
     guard frame.magic == UInt64(HS_LOG_SEGMENT_MAGIC) else { return nil }
     self.bytes = bytes
     offset = stride
-    thread = Int(frame.thread)
+    thread = Int(frame.thread) & 0xF_FFFF
     current = bytes.loadUnaligned(fromByteOffset: stride, as: hs_log_record.self)
     if current.head == 0 { return nil }
   }

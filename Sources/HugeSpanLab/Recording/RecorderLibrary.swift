@@ -85,6 +85,37 @@ package enum RecorderLibrary {
   }
 }
 
+/// A name for a library that can stand in LD_PRELOAD, where blanks and colons separate: the path itself, or a link to it.
+final class PreloadName {
+  let path: String
+  private let directory: String?
+
+  init(for library: String) throws(RecordingError) {
+    if !library.contains(where: { $0 == ":" || $0.isWhitespace }) {
+      path = library
+      directory = nil
+      return
+    }
+    var template = Array("/tmp/hugespan-XXXXXX".utf8CString)
+    guard mkdtemp(&template) != nil else {
+      throw RecordingError(
+        .unavailable, "/tmp: no directory can be made for a link to the recorder: \(errorText(errno))")
+    }
+    let made = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    directory = made
+    path = "\(made)/recorder.so"
+    if symlink(library, path) != 0 {
+      throw RecordingError(.unavailable, "\(path): cannot be made: \(errorText(errno))")
+    }
+  }
+
+  deinit {
+    guard let directory else { return }
+    unlink(path)
+    rmdir(directory)
+  }
+}
+
 /// Calls `body` with `strings` as a null-terminated array of C strings.
 func withCStrings<Result>(
   _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result

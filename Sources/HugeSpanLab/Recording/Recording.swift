@@ -34,13 +34,17 @@ package func record(
   let header = TraceHeader(
     program: program.path, arguments: Array(request.command.dropFirst()), system: systemName())
   let recording = try RawRecording.create(at: absolutePath(request.rawDirectory), header: header)
-  let run = ProgramRun(program: program, arguments: request.command, library: library, recording: recording)
+  let preload = try PreloadName(for: library)
+  let run = ProgramRun(program: program, arguments: request.command, library: preload.path, recording: recording)
   let ending: ProgramEnding
   do { ending = try run.run() } catch {
     recording.remove()
     throw error
   }
-  let report = try LogConversion.convert(recording, to: request.output, ending: TraceEnding(ending))
+  let report: ConversionReport
+  do { report = try LogConversion.convert(recording, to: request.output, ending: TraceEnding(ending)) } catch {
+    throw RecordingError(error.kind, "\(error); the raw log is kept in \(recording.directory)")
+  }
   if !request.keepsRaw { recording.remove() }
   return (ending, report)
 }
@@ -60,7 +64,10 @@ extension ConversionReport {
   package var warnings: [String] {
     var result: [String] = []
     if let problem { result.append("the recording is incomplete: \(problem)") }
-    if heapBirths == 0 {
+    if !attached {
+      result.append(
+        "the recorder was not loaded into the program; the dynamic linker or the program's environment kept it out")
+    } else if heapBirths == 0 {
       result.append(
         "no call of malloc was seen: the program brings an allocator of its own, or made no call; only its mappings are in the trace"
       )

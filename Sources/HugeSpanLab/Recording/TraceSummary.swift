@@ -50,8 +50,10 @@ package struct TraceSummary: Sendable {
   package var curve: [Point] = []
   package var drops: [Drop] = []
 
-  /// The most anonymous memory that a sample saw, and the recorded live bytes at that time.
+  /// The most anonymous memory that a sample saw.
   package var peakAnonymousBytes = 0
+  /// The most recorded live bytes between that sample and the one before. Not at its instant: a death is recorded before
+  /// the memory is given back, which takes milliseconds for a large object, and just then a sample is likely to see it.
   package var liveAtAnonymousPeak = 0
   package var anonymousPeakTime: UInt64 = 0
   package var peakHugeBytes = 0
@@ -101,7 +103,7 @@ package struct TraceSummary: Sendable {
         frees += 1
         live.add(-sizes[object], at: event.time)
       case .sample(let sample):
-        note(sample, at: event.time, live: live.bytes)
+        note(sample, at: event.time, live: live.takeRecentPeak())
         longestSampleGap = max(longestSampleGap, event.time - (previousSample ?? event.time))
         previousSample = event.time
         continue
@@ -176,6 +178,7 @@ struct LiveCurve {
   private(set) var bytes = 0
   private(set) var peak = TraceSummary.Point(time: 0, liveBytes: 0)
   private(set) var points: [TraceSummary.Point] = []
+  private var recentPeak = 0
   private var spacing: UInt64 = 1_000_000
   private var due: UInt64 = 0
 
@@ -183,7 +186,14 @@ struct LiveCurve {
   mutating func add(_ change: Int, at time: UInt64) {
     if time >= due { catchUp(to: time) }
     bytes += change
+    recentPeak = max(recentPeak, bytes)
     if bytes > peak.liveBytes { peak = TraceSummary.Point(time: time, liveBytes: bytes) }
+  }
+
+  /// The most bytes since this was last asked.
+  mutating func takeRecentPeak() -> Int {
+    defer { recentPeak = bytes }
+    return recentPeak
   }
 
   /// Points for the times that have passed, each with what held until then.
