@@ -4,6 +4,7 @@
 // chunk whose frame is always right. The last lets every mutation through to the decoder of events. What a reader accepts is written again and must be accepted there and give the
 // same events: a difference is a trap, which the fuzzer reports.
 
+/// Called by the fuzzer with each input.
 @c(LLVMFuzzerTestOneInput)
 public func fuzzOneInput(_ start: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))

@@ -63,7 +63,7 @@ def main():
         time.sleep(0.1)
     time.sleep(23)
     phase("second album")
-    album(draw, cache, range(count, count + count * 7 // 10), 12)
+    album(draw, cache, range(count, count + count // 2), 12)
     time.sleep(max(3, 61 - (time.monotonic() - BEGIN)))
     phase("done")
 
