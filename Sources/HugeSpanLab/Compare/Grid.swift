@@ -60,8 +60,8 @@ package enum Grid {
 package struct RunEstimator: Sendable {
   /// Seconds per byte of a trace file, before any run is known; measured on a slow virtual machine.
   private static let secondsPerByte = 1.2e-6
-  private var byTrace: [String: Double] = [:]
-  private var byRow: [Int: (sum: Double, count: Double)] = [:]
+  private var byTrace: [String: Mean] = [:]
+  private var byRow: [Int: Mean] = [:]
   private var known: (actual: Double, guessed: Double) = (0, 0)
   private let sizes: [String: Int]
 
@@ -70,21 +70,33 @@ package struct RunEstimator: Sendable {
 
   private func guess(_ trace: String) -> Double { 0.5 + Double(sizes[trace] ?? 0) * Self.secondsPerByte }
 
-  /// Seconds that `run` will take.
+  /// What runs of `trace` take on average: as they did, or by its size, corrected by what other sizes led to.
+  private func average(_ trace: String) -> Double {
+    byTrace[trace]?.value ?? guess(trace) * (known.guessed > 0 ? known.actual / known.guessed : 1)
+  }
+
+  /// Seconds that `run` will take: its trace's average, times how its row compares with the average on other traces.
   package func seconds(_ run: PlannedRun) -> Double {
-    // A trace that was run before is a better guess than its size; rows differ by factors, which carry over to others.
-    let scale = known.guessed > 0 ? known.actual / known.guessed : 1
-    let trace = byTrace[run.trace] ?? guess(run.trace) * scale
-    return trace * (byRow[run.row].map { max(1, $0.sum / $0.count) } ?? 1)
+    average(run.trace) * (byRow[run.row]?.value ?? 1)
   }
 
   /// Learns from a run that took `seconds`.
   package mutating func record(_ run: PlannedRun, seconds: Double) {
-    let expected = byTrace[run.trace] ?? guess(run.trace)
+    byRow[run.row, default: Mean()].add(seconds / max(average(run.trace), 0.01))
+    byTrace[run.trace, default: Mean()].add(seconds)
     known.actual += seconds
     known.guessed += guess(run.trace)
-    let row = byRow[run.row] ?? (0, 0)
-    byRow[run.row] = (row.sum + seconds / max(expected, 0.01), row.count + 1)
-    byTrace[run.trace] = max(byTrace[run.trace] ?? 0, seconds)
+  }
+}
+
+private struct Mean: Sendable {
+  private var sum = 0.0
+  private var count = 0.0
+
+  var value: Double { count > 0 ? sum / count : 0 }
+
+  mutating func add(_ value: Double) {
+    sum += value
+    count += 1
   }
 }
