@@ -16,6 +16,7 @@ let package = Package(
   products: [
     .library(name: "HugeSpan", targets: ["HugeSpan"]),
     .library(name: "hugespan-embedded", type: .static, targets: ["HugeSpanEmbedded"]),
+    .library(name: "hugespan-shared", type: .dynamic, targets: ["HugeSpanEmbedded"]),
     .library(name: "hugespan-recorder", type: .dynamic, targets: ["HugeSpanRecorder"]),
     .executable(name: "hugespan", targets: ["hugespan-cli"]),
     .executable(name: "hugespan-bench", targets: ["hugespan-bench"]),
@@ -24,8 +25,19 @@ let package = Package(
     // The page heap.
     .target(name: "CHugeSpanShims"),
     .target(name: "HugeSpanCore", dependencies: ["CHugeSpanShims"]),
-    .target(name: "HugeSpan", dependencies: ["HugeSpanCore", "CHugeSpanShims"]),
-    .target(name: "HugeSpanEmbedded", dependencies: ["CHugeSpanShims"], swiftSettings: embedded),
+    .target(name: "HugeSpan", dependencies: ["HugeSpanCore"]),
+
+    // The C library: the same core and its C interface without a runtime, and once more as ordinary Swift for tests.
+    .target(name: "CHugeSpan"),
+    .target(name: "HugeSpanABI", dependencies: ["CHugeSpan", "HugeSpanCore"]),
+    .target(
+      name: "HugeSpanEmbedded", dependencies: ["CHugeSpan", "CHugeSpanShims"], exclude: ["hugespan.map"],
+      swiftSettings: embedded,
+      linkerSettings: [
+        .unsafeFlags([
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/HugeSpanEmbedded/hugespan.map",
+        ])
+      ]),
 
     // Recording of real programs.
     .target(name: "TraceFormat"),
@@ -58,6 +70,7 @@ let package = Package(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
     .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels"]),
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
+    .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
     .testTarget(name: "RecorderTests", dependencies: ["TraceFormat", "HugeSpanLab"]),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),

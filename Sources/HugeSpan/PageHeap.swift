@@ -35,19 +35,19 @@ public typealias HeapError = HugeSpanCore.HeapError
 ///
 /// Any method may be called from any thread. An operation costs some tens of nanoseconds and no system call, unless the
 /// heap has to grow. Everything of a heap goes when its last reference does.
-public final class PageHeap: Sendable {
-  let core: PageHeapCore<LinuxKernel>
-  let scavenger = BackgroundScavenger()
+public final class PageHeap: @unchecked Sendable {
+  // The memory is this object's own, and what is in it is safe from many threads.
+  private let heap: UnsafeMutablePointer<LinuxHeap>
 
   /// Makes an empty heap.
   ///
   /// - Throws: `HeapError.unsupportedPageSize` unless pages are 4 KiB and hugepages 2 MiB, `strategyNotSupported` if the
   ///   kernel lacks what the strategy needs (found by trying), `kernel` if it refuses the heap's tables (some hundred KiB).
   public init(_ options: HeapOptions = HeapOptions()) throws(HeapError) {
-    core = try PageHeapCore(kernel: LinuxKernel(), options: options)
+    heap = try LinuxHeap.create(options)
   }
 
-  deinit { scavenger.stop() }
+  deinit { LinuxHeap.destroy(heap) }
 
   /// Bytes of a page: 4096.
   public static var pageBytes: Int { 4096 }
@@ -57,68 +57,66 @@ public final class PageHeap: Sendable {
   /// - Complexity: O(free ranges of one block) for less than 2 MiB, else O(blocks of the span).
   /// - Throws: `invalidRequest`, `limitExceeded`, or `kernel` when address space or memory is refused.
   public func allocate(pages: Int) throws(HeapError) -> PageSpan {
-    try core.allocate(SpanRequest(pageCount: pages)).span
+    try heap.pointee.core.allocate(SpanRequest(pageCount: pages)).span
   }
 
   /// Allocates with alignment, zeroed, at a wished address, or with hints; says what is known of the pages.
-  public func allocate(_ request: SpanRequest) throws(HeapError) -> AllocatedSpan { try core.allocate(request) }
+  public func allocate(_ request: SpanRequest) throws(HeapError) -> AllocatedSpan {
+    try heap.pointee.core.allocate(request)
+  }
 
   /// Frees `span`, or any range of pages that are all handed out: a part of a span, or neighbours together.
   ///
   /// Freeing what is not handed out ends the program with a message that names the address.
-  public func free(_ span: PageSpan) { core.free(span) }
+  public func free(_ span: PageSpan) { heap.pointee.core.free(span) }
 
   /// Extends `span` in place by `pages`, or returns nil (and changes nothing) if the pages behind it are not free.
-  public func grow(_ span: PageSpan, by pages: Int) -> PageSpan? { core.grow(span, by: pages) }
+  public func grow(_ span: PageSpan, by pages: Int) -> PageSpan? { heap.pointee.core.grow(span, by: pages) }
 
   /// Frees all but the first `pages` pages of `span` (at least 1 stays) and returns what is left.
   @discardableResult
-  public func shrink(_ span: PageSpan, toPages pages: Int) -> PageSpan { core.shrink(span, toPages: pages) }
+  public func shrink(_ span: PageSpan, toPages pages: Int) -> PageSpan {
+    heap.pointee.core.shrink(span, toPages: pages)
+  }
 
   /// The span that contains `address`, or nil.
   public func span(containing address: UnsafeRawPointer) -> PageSpan? {
-    core.span(containing: UInt(bitPattern: address))
+    heap.pointee.core.span(containing: UInt(bitPattern: address))
   }
 
   /// The word of user data of the span that begins at `span.address`. Needs `HeapOptions.userData`.
-  public func userData(of span: PageSpan) -> UInt { core.userData(of: span.address) }
+  public func userData(of span: PageSpan) -> UInt { heap.pointee.core.userData(of: span.address) }
 
   /// Sets the word of user data. Needs `HeapOptions.userData`, else it ends the program.
-  public func setUserData(_ value: UInt, of span: PageSpan) { core.setUserData(value, of: span.address) }
+  public func setUserData(_ value: UInt, of span: PageSpan) { heap.pointee.core.setUserData(value, of: span.address) }
 
   /// Lets the policy decide now. `nanoseconds` is the caller's clock, `processCPU` the CPU time of the process so far.
   /// Either tick, or start the background scavenger.
   @discardableResult
   public func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
-    core.tick(at: nanoseconds, processCPU: processCPU)
+    heap.pointee.core.tick(at: nanoseconds, processCPU: processCPU)
   }
 
   /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are.
   @discardableResult
-  public func releaseNow(byteCount: Int) -> Int { core.releaseNow(byteCount: byteCount) }
+  public func releaseNow(byteCount: Int) -> Int { heap.pointee.core.releaseNow(byteCount: byteCount) }
 
   /// Asks the kernel what it has under each block and corrects what the heap believes.
   ///
   /// - Throws: the kernel's error when it does not say.
   @discardableResult
-  public func residencyPass() throws(KernelError) -> ResidencyReport { try core.residencyPass() }
+  public func residencyPass() throws(KernelError) -> ResidencyReport { try heap.pointee.core.residencyPass() }
 
   /// A snapshot. O(blocks).
-  public var statistics: HeapStatistics { core.statistics() }
+  public var statistics: HeapStatistics { heap.pointee.core.statistics() }
 
   /// Starts a thread that ticks at the pace that the policy asks for, also while the program is idle, until the heap
   /// goes or `stopScavenger` is called. Starting a second time does nothing.
   ///
   /// - Returns: false if no thread could be had.
   @discardableResult
-  public func startScavenger() -> Bool {
-    // The thread must not keep the heap alive; it is joined before the heap goes.
-    let heap = Unmanaged.passUnretained(self)
-    return scavenger.start { now, cpu in
-      heap._withUnsafeGuaranteedRef { $0.core.tick(at: now, processCPU: cpu) }
-    }
-  }
+  public func startScavenger() -> Bool { LinuxHeap.startScavenger(heap) }
 
   /// Stops the background scavenger and waits for the tick that it is in.
-  public func stopScavenger() { scavenger.stop() }
+  public func stopScavenger() { heap.pointee.stopScavenger() }
 }

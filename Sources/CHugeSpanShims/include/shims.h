@@ -10,6 +10,9 @@
 // imports both is refused.
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -172,6 +175,39 @@ static inline void hs_shim_sleep_nanoseconds(uint64_t ns) {
 __attribute__((noreturn)) static inline void hs_shim_die(const char *text, size_t length) {
   (void)!write(2, text, length);
   __builtin_trap();
+}
+
+// Starts a thread with all signals blocked: they belong to the program's own threads. 0, or an errno value.
+static inline int hs_shim_thread_start(void *(*body)(void *), void *argument, uint64_t *thread) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t made;
+  int status = pthread_create(&made, NULL, body, argument);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (status == 0) *thread = (uint64_t)made;
+  return status;
+}
+
+static inline void hs_shim_thread_join(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }
+
+static inline uint32_t hs_shim_word_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+
+static inline void hs_shim_word_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+
+// Changes *word from `from` to `to`; false if it was something else.
+static inline _Bool hs_shim_word_exchange(uint32_t *word, uint32_t from, uint32_t to) {
+  return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+// Sleeps while *word is `value`, at most `nanoseconds`.
+static inline void hs_shim_word_wait(const uint32_t *word, uint32_t value, uint64_t nanoseconds) {
+  struct timespec t = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &t, NULL, 0);
+}
+
+static inline void hs_shim_word_wake(const uint32_t *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 #endif

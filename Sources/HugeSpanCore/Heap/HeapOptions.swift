@@ -16,6 +16,10 @@ public struct HeapOptions: Sendable {
   public var policy: PolicyChoice = .seed(SeedOptions())
   /// Releases it.
   public var strategy: StrategyChoice = StrategyChoice(.splitDontneed)
+  /// A policy of the embedder's own; it takes the place of `policy`.
+  package var customPolicy: CustomPolicy? = nil
+  /// A strategy of the embedder's own; it takes the place of `strategy`, except for its limit to whole blocks.
+  package var customStrategy: CustomStrategy? = nil
   /// Blocks examined and ranges released per tick, at most: a tick's work is bounded.
   public var rangesPerTick: Int = 1 << 16
   /// Every how many release calls the effect is read back from the kernel; 0 is never.

@@ -168,7 +168,7 @@ struct HeapState {
   // MARK: Taking
 
   /// What the strategy can do at all.
-  var strategyReleases: Bool { options.strategy.kind != .keep }
+  var strategyReleases: Bool { options.strategy.kind != .keep || options.customStrategy != nil }
 
   /// Makes a free block occupied, with no used page yet. It must be relisted or filled by the caller.
   @inline(__always)

@@ -63,7 +63,8 @@ extension PageHeapCore {
       }
       // What the kernel refuses is marked and not chosen again, so this ends.
       if selected == 0 { break }
-      released += releaseBatch(kind == .freeThenDontneed ? .free : kind)
+      released += releaseBatch(
+        kind == .freeThenDontneed ? .free : kind, custom: state.pointee.options.customStrategy)
     }
     return (released, ranges >= limit)
   }
@@ -113,7 +114,7 @@ extension PageHeapCore {
   // MARK: One round
 
   /// Carries the batch out with the lock open, and books it. Held lock on entry and return. Returns pages released.
-  private func releaseBatch(_ kind: StrategyKind) -> Int {
+  private func releaseBatch(_ kind: StrategyKind, custom: CustomStrategy? = nil) -> Int {
     let batch = state.pointee.batch
     let sampling = state.pointee.options.effectSamplePeriod
     state.pointee.effectCountdown -= 1
@@ -122,6 +123,7 @@ extension PageHeapCore {
     lock.unlock()
     var cost: ReleaseCost
     switch kind {
+    case _ where custom != nil: cost = custom!.release(batch, on: kernel)
     case .keep: cost = ReleaseCost()
     case .dontneed: cost = DontneedStrategy().release(batch, on: kernel)
     case .free, .freeThenDontneed: cost = FreeStrategy().release(batch, on: kernel)

@@ -37,7 +37,9 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     guard options.firstArenaBytes >= bytesPerBlock, options.softLimitBytes ?? 0 >= 0, options.hardLimitBytes ?? 0 >= 0
     else { throw .invalidRequest }
 
-    guard kernel.capabilities.supports(options.strategy.kind) else { throw .strategyNotSupported }
+    guard options.customStrategy != nil || kernel.capabilities.supports(options.strategy.kind) else {
+      throw .strategyNotSupported
+    }
 
     let stateBytes = cacheLines(MemoryLayout<HeapState>.stride)
     let arenaBytes = cacheLines(MemoryLayout<Arena>.stride * maximumArenas)
@@ -62,7 +64,8 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     let origins = arenaTable + arenaBytes + listBytes + releasableBytes + batchBytes
     statePointer.initialize(
       to: HeapState(
-        arenas: arenas, lists: lists, releasable: releasable, options: options, policy: PolicyState(options.policy),
+        arenas: arenas, lists: lists, releasable: releasable, options: options,
+        policy: PolicyState(options.policy, custom: options.customPolicy),
         batch: batch, origins: origins.assumingMemoryBound(to: FlightOrigin.self)))
     statePointer.pointee.metadataBytes = bytes
     if let bytes = options.hardLimitBytes { statePointer.pointee.hardLimitPages = bytes >> pageShift }
@@ -88,6 +91,14 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
       kernel.unmapMetadata(arena.metadata, byteCount: arena.metadataBytes)
     }
     kernel.unmapMetadata(table, byteCount: tableBytes)
+  }
+
+  /// New limits in bytes; nil is none. What is above a lowered one goes when the heap grows next, or by `releaseNow`.
+  package func setLimits(softBytes: Int?, hardBytes: Int?) {
+    lock.lock()
+    state.pointee.softLimitPages = softBytes.map { $0 >> pageShift } ?? Int.max
+    state.pointee.hardLimitPages = hardBytes.map { $0 >> pageShift } ?? Int.max
+    lock.unlock()
   }
 
   /// Number of arenas.

@@ -43,8 +43,8 @@ package struct ReleaseBatch {
 
   /// Number of ranges.
   package var count = 0
-  let ranges: UnsafeMutablePointer<AddressRange>
-  let known: UnsafeMutablePointer<ReleaseRange>
+  package let ranges: UnsafeMutablePointer<AddressRange>
+  package let known: UnsafeMutablePointer<ReleaseRange>
   /// Scratch for the kernel's answers.
   let regions: UnsafeMutablePointer<ResidentRegion>
 

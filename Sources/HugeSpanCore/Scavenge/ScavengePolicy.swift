@@ -65,8 +65,13 @@ enum PolicyState {
   case never
   case immediate(ImmediatePolicy)
   case counting(CountingPolicy)
+  case custom(CustomPolicy)
 
-  init(_ choice: PolicyChoice) {
+  init(_ choice: PolicyChoice, custom: CustomPolicy?) {
+    if let custom {
+      self = .custom(custom)
+      return
+    }
     switch choice {
     case .never: self = .never
     case .immediate: self = .immediate(ImmediatePolicy())
@@ -86,6 +91,7 @@ enum PolicyState {
       let plan = policy.plan(input)
       self = .counting(policy)
       return plan
+    case .custom(var policy): return policy.plan(input)
     }
   }
 
@@ -95,6 +101,7 @@ enum PolicyState {
     case .counting(var policy):
       policy.booked(wanted: wanted, released: released)
       self = .counting(policy)
+    case .custom(var policy): policy.booked(wanted: wanted, released: released)
     }
   }
 }

@@ -1,0 +1,294 @@
+/*
+ * hugespan.h - a page heap that keeps memory on transparent hugepages
+ *
+ * SYNOPSIS
+ *     hs_options options;
+ *     hs_options_init(&options, sizeof options);
+ *     hs_heap *heap;
+ *     hs_status status = hs_heap_create(&options, &heap);
+ *     hs_span span;
+ *     status = hs_allocate(heap, 256, &span);
+ *     hs_free(heap, span.address, span.pages);
+ *     hs_heap_destroy(heap);
+ *
+ * DESCRIPTION
+ *     A heap owns address space in pageblocks of 2 MiB, hands out spans of pages of 4 KiB, takes any range of them back,
+ *     and gives free memory to the kernel as its scavenge policy decides, in the way of its release strategy. It is the
+ *     layer under an allocator: no function here calls malloc, so all of them may be called inside one.
+ *
+ *     Threads: every function may be called from any thread, but a heap may not be used while it is destroyed.
+ *     Errors: functions that can fail return an hs_status; when it is not HS_OK nothing has changed and outputs are not
+ *     written. The library prints nothing, with one exception: freeing what was not handed out ends the program with a line
+ *     that names the address.
+ *     Growth: structures that may grow begin with their size; a program built against an older header goes on
+ *     working with a newer library, and is refused (HS_INVALID) by an older one that does not know a field it sets.
+ */
+#ifndef HUGESPAN_H
+#define HUGESPAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__clang__)
+#define HS_NULLABLE _Nullable
+#define HS_NONNULL _Nonnull
+#else
+#define HS_NULLABLE
+#define HS_NONNULL
+#endif
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wnullability-extension"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Version of this header. The library's own is hs_version(). Equal major versions work together. */
+#define HS_VERSION_MAJOR 0
+#define HS_VERSION_MINOR 1
+
+/* The library's version: major in the upper 16 bits, minor in the lower. */
+uint32_t hs_version(void);
+
+/* Whether the library that is loaded can serve a program built against this header. */
+bool hs_version_matches(uint32_t major, uint32_t minor);
+#define HS_VERSION_CHECK() hs_version_matches(HS_VERSION_MAJOR, HS_VERSION_MINOR)
+
+/* A heap. */
+typedef struct hs_heap hs_heap;
+
+/* What a function says of its success. */
+typedef enum hs_status {
+  HS_OK = 0,
+  HS_INVALID = 1,           /* an argument makes no sense */
+  HS_NO_MEMORY = 2,         /* the kernel refused address space, memory or a mapping; see hs_last_kernel_error */
+  HS_LIMIT = 3,             /* the heap's hard limit would be exceeded */
+  HS_NOT_FREE = 4,          /* the wished address is not free, or not of this heap */
+  HS_UNSUPPORTED_PAGES = 5, /* pages are not 4 KiB, or hugepages not 2 MiB */
+  HS_UNSUPPORTED_STRATEGY = 6, /* the kernel lacks what the strategy needs (found by trying) */
+  HS_KERNEL = 7             /* another error of the kernel; see hs_last_kernel_error */
+} hs_status;
+
+/* The name of a status, such as "HS_LIMIT"; "unknown status" for other values. Static storage. */
+const char *HS_NONNULL hs_status_name(hs_status status);
+
+/* The errno of the last HS_NO_MEMORY or HS_KERNEL that a function returned for this heap; 0 if there was none. */
+int32_t hs_last_kernel_error(const hs_heap *HS_NONNULL heap);
+
+/* A run of pages: its address, and its length in pages of 4 KiB. */
+typedef struct hs_span {
+  void *HS_NULLABLE address;
+  size_t pages;
+} hs_span;
+
+/* ---- Policies and strategies ------------------------------------------------------------------------------------- */
+
+/* What to release and when. */
+typedef enum hs_policy_kind {
+  HS_POLICY_NEVER = 0,      /* nothing */
+  HS_POLICY_IMMEDIATE = 1,  /* everything free, at each tick */
+  HS_POLICY_GPERFTOOLS = 2, /* gperftools' scavenge counter; rate = pages released per 1000 freed, 1 by its default */
+  HS_POLICY_SEED = 3,       /* the same counter, with broken blocks first, long spans first, refaults discounted */
+  HS_POLICY_CUSTOM = 4      /* the table in hs_options.policy */
+} hs_policy_kind;
+
+/* How to release it. */
+typedef enum hs_strategy_kind {
+  HS_STRATEGY_KEEP = 0,               /* not at all */
+  HS_STRATEGY_DONTNEED = 1,           /* MADV_DONTNEED */
+  HS_STRATEGY_FREE = 2,               /* MADV_FREE */
+  HS_STRATEGY_FREE_THEN_DONTNEED = 3, /* MADV_FREE, and MADV_DONTNEED after second_stage_nanoseconds */
+  HS_STRATEGY_SPLIT_DONTNEED = 4,     /* the hugepage is split first, so that the charge falls with the RSS */
+  HS_STRATEGY_CUSTOM = 5              /* the table in hs_options.strategy */
+} hs_strategy_kind;
+
+/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. */
+typedef struct hs_scavenge_input {
+  uint64_t now, elapsed, process_cpu;
+  uint64_t freed_pages, refaulted_pages;
+  uint64_t releasable_pages, used_pages, phantom_pages;
+} hs_scavenge_input;
+
+/* What a policy answers. It is handed over zeroed but for next_tick (1 s). */
+typedef struct hs_scavenge_plan {
+  uint64_t pages;       /* to release; the last span may overshoot */
+  uint64_t next_tick;   /* the next tick should come no later than this, in nanoseconds */
+  uint32_t cures;       /* blocks whose phantom memory should be given back by splitting their hugepage */
+  bool prefer_broken;   /* blocks that lost their hugepage first */
+  bool longest_first;   /* the longest span next; else one of each length in turn */
+  bool whole_first;     /* wholly free pageblocks before everything else */
+} hs_scavenge_plan;
+
+/*
+ * A policy of one's own. Both functions run under the heap's lock: they must be short, make no system call, and not
+ * call the heap. The table must stay where it is until the heap is destroyed.
+ */
+typedef struct hs_policy {
+  void *HS_NULLABLE context;
+  void (*HS_NONNULL plan)(void *HS_NULLABLE context, const hs_scavenge_input *HS_NONNULL input,
+                          hs_scavenge_plan *HS_NONNULL plan);
+  /* May be NULL: what came of a plan. */
+  void (*HS_NULLABLE booked)(void *HS_NULLABLE context, uint64_t wanted_pages, uint64_t released_pages);
+} hs_policy;
+
+/* What the kernel has under a pageblock. */
+typedef enum hs_backing { HS_BACKING_UNKNOWN = 0, HS_BACKING_HUGE = 1, HS_BACKING_SPLIT = 2, HS_BACKING_ABSENT = 3 } hs_backing;
+
+/* What a strategy did to a range. */
+typedef enum hs_effect {
+  HS_EFFECT_POSTPONED = 0, /* nothing yet; it will be chosen again */
+  HS_EFFECT_REFUSED = 1,   /* nothing, and trying again is of no use while the block is in use */
+  HS_EFFECT_GONE = 2,      /* the memory is the kernel's; the pages read as zero when they come back */
+  HS_EFFECT_PHANTOM = 3,   /* as gone, but out of a hugepage that is still whole: charged on */
+  HS_EFFECT_LAZY = 4       /* the kernel may take it; contents are unspecified until written */
+} hs_effect;
+
+/* One range that a strategy is to release. Nobody else can have these pages meanwhile. */
+typedef struct hs_release_range {
+  void *HS_NONNULL address;
+  size_t bytes;
+  bool is_whole;      /* wholly free pageblocks; else a part of one */
+  hs_backing backing; /* of the block, as far as the heap was told */
+  hs_effect effect;   /* to be set; HS_EFFECT_POSTPONED when handed over */
+} hs_release_range;
+
+/*
+ * A strategy of one's own. release() runs with the heap's lock open, in one thread at a time, and may make system calls;
+ * it must not call the heap. It returns the number of system calls it made. The table must stay where it is
+ * until the heap is destroyed.
+ */
+typedef struct hs_strategy {
+  void *HS_NULLABLE context;
+  uint32_t (*HS_NONNULL release)(void *HS_NULLABLE context, hs_release_range *HS_NONNULL ranges, size_t count);
+} hs_strategy;
+
+/* ---- Life -------------------------------------------------------------------------------------------------------- */
+
+/* How a heap is made. Always begin with hs_options_init. */
+typedef struct hs_options {
+  size_t size;                         /* set by hs_options_init */
+  bool user_data;                      /* keep a word per span */
+  bool advise_huge_pages;              /* ask for hugepages with madvise, once per arena (true) */
+  bool whole_blocks_only;              /* release only wholly free pageblocks */
+  bool prefer_broken, prefer_long, discount_refaults; /* HS_POLICY_SEED's ideas (all true) */
+  uint64_t first_arena_bytes;          /* address space reserved first; the following arenas double (1 GiB) */
+  uint64_t soft_limit_bytes;           /* above this free memory is released before the heap grows; 0 is none */
+  uint64_t hard_limit_bytes;           /* above this an allocation is HS_LIMIT; 0 is none */
+  hs_policy_kind policy_kind;          /* HS_POLICY_SEED */
+  hs_strategy_kind strategy_kind;      /* HS_STRATEGY_SPLIT_DONTNEED */
+  double rate;                         /* pages released per 1000 freed: HS_POLICY_SEED, HS_POLICY_GPERFTOOLS (100) */
+  uint64_t second_stage_nanoseconds;   /* HS_STRATEGY_FREE_THEN_DONTNEED (10 s) */
+  const hs_policy *HS_NULLABLE policy;
+  const hs_strategy *HS_NULLABLE strategy;
+} hs_options;
+
+/* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
+void hs_options_init(hs_options *HS_NONNULL options, size_t size);
+
+/* Makes an empty heap; NULL options are the defaults. HS_INVALID, HS_UNSUPPORTED_..., HS_NO_MEMORY. */
+hs_status hs_heap_create(const hs_options *HS_NULLABLE options, hs_heap *HS_NULLABLE *HS_NONNULL heap);
+
+/* Gives everything of the heap back, its spans included. Stops the scavenger, waits for a release in flight. */
+void hs_heap_destroy(hs_heap *HS_NONNULL heap);
+
+/* ---- Spans ------------------------------------------------------------------------------------------------------- */
+
+/* How long a span is expected to live, and how many objects it will hold; steer it to blocks of its like. */
+typedef enum hs_lifetime { HS_LIFETIME_UNKNOWN = 0, HS_LIFETIME_SHORT = 1, HS_LIFETIME_LONG = 2 } hs_lifetime;
+typedef enum hs_objects { HS_OBJECTS_UNKNOWN = 0, HS_OBJECTS_FEW = 1, HS_OBJECTS_MANY = 2 } hs_objects;
+
+/* What to allocate: zero everything but `pages` for a plain request. */
+typedef struct hs_request {
+  size_t pages;
+  size_t alignment_pages;              /* a power of two, or 0 for none; more than a hugepage's is allowed */
+  void *HS_NULLABLE wished_address;    /* exactly there, or HS_NOT_FREE; NULL for anywhere */
+  bool must_be_zero;
+  hs_lifetime lifetime;
+  hs_objects objects;
+} hs_request;
+
+/* A span, and what is known of it. */
+typedef struct hs_allocation {
+  hs_span span;
+  bool is_zero;          /* every page reads as zero */
+  size_t refaulted_pages; /* pages that had been released and come back now */
+} hs_allocation;
+
+/* Allocates `pages` pages. Some tens of nanoseconds, and no system call unless the heap grows. */
+hs_status hs_allocate(hs_heap *HS_NONNULL heap, size_t pages, hs_span *HS_NONNULL span);
+
+/* Allocates by a request. */
+hs_status hs_allocate_request(hs_heap *HS_NONNULL heap, const hs_request *HS_NONNULL request,
+                              hs_allocation *HS_NONNULL allocation);
+
+/* Frees any range of pages that are all handed out: a span, a part of one, neighbours together. */
+void hs_free(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages);
+
+/* Extends a span in place, or HS_NOT_FREE. */
+hs_status hs_grow(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, size_t more_pages);
+
+/* Frees all but the first `kept_pages` (at least 1) pages of a span. HS_INVALID if that is more than it has. */
+hs_status hs_shrink(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, size_t kept_pages);
+
+/* The span that contains an address; false if none does. */
+bool hs_span_containing(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, hs_span *HS_NONNULL span);
+
+/* The word of user data of the span that begins at `address` (hs_options.user_data). */
+uintptr_t hs_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address);
+void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, uintptr_t value);
+
+/* ---- Scavenging -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Lets the policy decide. `now` is any clock that does not go back, `process_cpu` the CPU time of the process so
+ * far, both in nanoseconds. Returns after how many nanoseconds the next tick should come at the latest.
+ */
+uint64_t hs_tick(hs_heap *HS_NONNULL heap, uint64_t now, uint64_t process_cpu);
+
+/* Starts a thread that ticks, also while the program is idle. False if none could be had. Starting twice is one start. */
+bool hs_scavenger_start(hs_heap *HS_NONNULL heap);
+void hs_scavenger_stop(hs_heap *HS_NONNULL heap);
+
+/* Releases until `bytes` are uncharged or nothing free is left; returns how many bytes really are. */
+uint64_t hs_release_now(hs_heap *HS_NONNULL heap, uint64_t bytes);
+
+/* New limits in bytes, 0 for none. Memory above a lowered limit goes when the heap grows next, or by hs_release_now. */
+void hs_set_limits(hs_heap *HS_NONNULL heap, uint64_t soft_bytes, uint64_t hard_bytes);
+
+/* ---- Looking ----------------------------------------------------------------------------------------------------- */
+
+/* A snapshot; pages of 4 KiB. */
+typedef struct hs_statistics {
+  size_t size; /* set it to sizeof(hs_statistics) before the call */
+  uint64_t used_pages, free_resident_pages, lazy_pages, released_pages, phantom_pages, donated_pages;
+  uint64_t blocks, full_blocks, partial_intact_blocks, partial_broken_blocks, free_resident_blocks, absent_blocks;
+  uint64_t used_on_huge_pages, used_on_split_pages, used_on_unknown_pages;
+  uint64_t allocations, frees, pages_released, pages_refaulted, pages_refaulted_whole, lazy_pages_reused;
+  uint64_t splits, cures, rebuilt_blocks, release_calls, release_ranges, release_failures;
+  uint64_t release_nanoseconds, longest_release_nanoseconds, ticks;
+  uint64_t effects_checked, effects_missing, reinflated_blocks, lost_blocks, residency_passes, metadata_bytes;
+} hs_statistics;
+
+/* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */
+hs_status hs_heap_statistics(hs_heap *HS_NONNULL heap, hs_statistics *HS_NONNULL statistics);
+
+/* What the kernel really has under the heap. */
+typedef struct hs_residency {
+  size_t size;
+  uint64_t blocks, huge_blocks, split_blocks, absent_blocks, reinflated_blocks, lost_blocks;
+  uint64_t resident_bytes, huge_bytes, used_pages_on_huge, used_pages;
+} hs_residency;
+
+/* Asks the kernel, and corrects what the heap believes. About a millisecond for 8 GiB of hugepages. HS_KERNEL. */
+hs_status hs_residency_pass(hs_heap *HS_NONNULL heap, hs_residency *HS_NONNULL residency);
+
+#ifdef __cplusplus
+}
+#endif
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
+#endif /* HUGESPAN_H */

@@ -1,0 +1,89 @@
+// Statistics and residency for C: structures that may grow, filled in as far as the caller's reach.
+
+import CHugeSpan
+
+#if !hasFeature(Embedded)
+  import HugeSpanCore
+#endif
+
+// Documented in the header, which the compiler holds against these declarations.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase, AllPublicDeclarationsHaveDocumentation
+
+/// Copies as much of `value` as the caller's structure holds; its size field stays the caller's.
+private func fill<Value>(_ target: UnsafeMutablePointer<Value>, size: Int, from value: Value) -> hs_status {
+  guard size >= 2 * MemoryLayout<Int>.size, size <= 4096 else { return HS_INVALID }
+  withUnsafeBytes(of: value) { bytes in
+    let field = MemoryLayout<Int>.size
+    (UnsafeMutableRawPointer(target) + field).copyMemory(
+      from: bytes.baseAddress! + field, byteCount: min(size, bytes.count) - field)
+  }
+  return HS_OK
+}
+
+@c @implementation
+public func hs_heap_statistics(
+  _ handle: OpaquePointer, _ statistics: UnsafeMutablePointer<hs_statistics>
+) -> hs_status {
+  let now = HeapPointer(handle).pointee.core.statistics()
+  var result = hs_statistics()
+  result.used_pages = UInt64(now.usedPages)
+  result.free_resident_pages = UInt64(now.freeResidentPages)
+  result.lazy_pages = UInt64(now.lazyPages)
+  result.released_pages = UInt64(now.releasedPages)
+  result.phantom_pages = UInt64(now.phantomPages)
+  result.donated_pages = UInt64(now.donatedPages)
+  result.blocks = UInt64(now.blocks)
+  result.full_blocks = UInt64(now.fullBlocks)
+  result.partial_intact_blocks = UInt64(now.partialIntactBlocks)
+  result.partial_broken_blocks = UInt64(now.partialBrokenBlocks)
+  result.free_resident_blocks = UInt64(now.freeResidentBlocks)
+  result.absent_blocks = UInt64(now.absentBlocks)
+  result.used_on_huge_pages = UInt64(now.usedOnHugePages)
+  result.used_on_split_pages = UInt64(now.usedOnSplitPages)
+  result.used_on_unknown_pages = UInt64(now.usedOnUnknownPages)
+  result.allocations = UInt64(now.allocations)
+  result.frees = UInt64(now.frees)
+  result.pages_released = UInt64(now.pagesReleased)
+  result.pages_refaulted = UInt64(now.pagesRefaulted)
+  result.pages_refaulted_whole = UInt64(now.pagesRefaultedWhole)
+  result.lazy_pages_reused = UInt64(now.lazyPagesReused)
+  result.splits = UInt64(now.splits)
+  result.cures = UInt64(now.cures)
+  result.rebuilt_blocks = UInt64(now.rebuiltBlocks)
+  result.release_calls = UInt64(now.releaseCalls)
+  result.release_ranges = UInt64(now.releaseRanges)
+  result.release_failures = UInt64(now.releaseFailures)
+  result.release_nanoseconds = now.releaseNanoseconds
+  result.longest_release_nanoseconds = now.longestReleaseNanoseconds
+  result.ticks = UInt64(now.ticks)
+  result.effects_checked = UInt64(now.effectsChecked)
+  result.effects_missing = UInt64(now.effectsMissing)
+  result.reinflated_blocks = UInt64(now.reinflatedBlocks)
+  result.lost_blocks = UInt64(now.lostBlocks)
+  result.residency_passes = UInt64(now.residencyPasses)
+  result.metadata_bytes = UInt64(now.metadataBytes)
+  return fill(statistics, size: statistics.pointee.size, from: result)
+}
+
+@c @implementation
+public func hs_residency_pass(_ handle: OpaquePointer, _ residency: UnsafeMutablePointer<hs_residency>) -> hs_status {
+  let heap = HeapPointer(handle)
+  do throws(KernelError) {
+    let report = try heap.pointee.core.residencyPass()
+    var result = hs_residency()
+    result.blocks = UInt64(report.scannedBlocks)
+    result.huge_blocks = UInt64(report.hugeBlocks)
+    result.split_blocks = UInt64(report.splitBlocks)
+    result.absent_blocks = UInt64(report.absentBlocks)
+    result.reinflated_blocks = UInt64(report.reinflatedBlocks)
+    result.lost_blocks = UInt64(report.lostBlocks)
+    result.resident_bytes = UInt64(report.residentBytes)
+    result.huge_bytes = UInt64(report.hugeBytes)
+    result.used_pages_on_huge = UInt64(report.usedPagesOnHuge)
+    result.used_pages = UInt64(report.usedPages)
+    return fill(residency, size: residency.pointee.size, from: result)
+  } catch {
+    heap.pointee.note(error)
+    return HS_KERNEL
+  }
+}

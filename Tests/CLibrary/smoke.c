@@ -1,0 +1,119 @@
+/* The C library from C and from C++: every group of functions once, and a policy and a strategy of one's own. */
+#include <hugespan.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
+      exit(1);                                                                  \
+    }                                                                           \
+  } while (0)
+
+struct counts {
+  int plans, books, releases;
+  size_t ranges;
+};
+
+static void plan(void *context, const hs_scavenge_input *input, hs_scavenge_plan *answer) {
+  ((struct counts *)context)->plans++;
+  answer->pages = input->releasable_pages;
+  answer->prefer_broken = true;
+  answer->longest_first = true;
+  answer->next_tick = 5000000;
+}
+
+static void booked(void *context, uint64_t wanted, uint64_t released) {
+  ((struct counts *)context)->books++;
+  CHECK(released >= wanted);
+}
+
+static uint32_t release_ranges(void *context, hs_release_range *ranges, size_t count) {
+  struct counts *counts = (struct counts *)context;
+  counts->releases++;
+  counts->ranges += count;
+  for (size_t i = 0; i < count; i++) {
+    CHECK(ranges[i].effect == HS_EFFECT_POSTPONED);
+    ranges[i].effect = madvise(ranges[i].address, ranges[i].bytes, MADV_DONTNEED) == 0 ? HS_EFFECT_GONE : HS_EFFECT_REFUSED;
+  }
+  return (uint32_t)count;
+}
+
+static void own_policy_and_strategy(void) {
+  struct counts counts = {0, 0, 0, 0};
+  hs_policy policy = {&counts, plan, booked};
+  hs_strategy strategy = {&counts, release_ranges};
+  hs_options options;
+  hs_options_init(&options, sizeof options);
+  options.policy_kind = HS_POLICY_CUSTOM;
+  options.strategy_kind = HS_STRATEGY_CUSTOM;
+  hs_heap *none = NULL;
+  CHECK(hs_heap_create(&options, &none) == HS_INVALID && none == NULL);
+  options.policy = &policy;
+  options.strategy = &strategy;
+  hs_heap *heap;
+  CHECK(hs_heap_create(&options, &heap) == HS_OK);
+  hs_span span;
+  CHECK(hs_allocate(heap, 1024, &span) == HS_OK);
+  memset(span.address, 7, span.pages * 4096);
+  hs_free(heap, (char *)span.address + 4096, 1000);
+  CHECK(hs_tick(heap, 1000000000, 0) == 5000000);
+  CHECK(counts.plans == 1 && counts.books == 1 && counts.releases >= 1 && counts.ranges >= 2);
+  CHECK(((char *)span.address)[0] == 7 && ((char *)span.address)[4096] == 0);
+  CHECK(((char *)span.address)[1001 * 4096] == 7);
+  hs_statistics statistics;
+  statistics.size = sizeof statistics;
+  CHECK(hs_heap_statistics(heap, &statistics) == HS_OK);
+  CHECK(statistics.released_pages == 1000 && statistics.used_pages == 24 && statistics.ticks == 1);
+  hs_heap_destroy(heap);
+}
+
+int main(void) {
+  CHECK(HS_VERSION_CHECK() && !hs_version_matches(9, 0));
+  CHECK(strcmp(hs_status_name(HS_LIMIT), "HS_LIMIT") == 0);
+
+  hs_options options;
+  hs_options_init(&options, sizeof options);
+  options.user_data = true;
+  options.hard_limit_bytes = 64u << 20;
+  hs_heap *heap;
+  CHECK(hs_heap_create(&options, &heap) == HS_OK);
+
+  hs_request request;
+  memset(&request, 0, sizeof request);
+  request.pages = 300;
+  request.alignment_pages = 64;
+  request.must_be_zero = true;
+  hs_allocation allocation;
+  CHECK(hs_allocate_request(heap, &request, &allocation) == HS_OK && allocation.is_zero);
+  char *address = (char *)allocation.span.address;
+  CHECK((uintptr_t)address % (64 * 4096) == 0);
+  for (size_t i = 0; i < 300 * 4096; i += 512) CHECK(address[i] == 0);
+  CHECK(hs_grow(heap, address, 300, 50) == HS_OK);
+  CHECK(hs_shrink(heap, address, 350, 320) == HS_OK);
+  hs_span span;
+  CHECK(hs_span_containing(heap, address + 319 * 4096, &span) && span.address == address && span.pages == 320);
+  CHECK(!hs_span_containing(heap, address + 320 * 4096, &span));
+  hs_set_user_data(heap, address, 99);
+  CHECK(hs_user_data(heap, address) == 99);
+  CHECK(hs_allocate(heap, 100000, &span) == HS_LIMIT);
+  CHECK(hs_allocate(heap, 0, &span) == HS_INVALID);
+  hs_set_limits(heap, 0, 0);
+  CHECK(hs_allocate(heap, 100000, &span) == HS_OK);
+  hs_free(heap, span.address, span.pages);
+  CHECK(hs_scavenger_start(heap) && hs_scavenger_start(heap));
+  memset(address, 1, 320 * 4096);
+  hs_free(heap, address, 320);
+  CHECK(hs_release_now(heap, 1u << 20) >= 1u << 20);
+  hs_residency residency;
+  residency.size = sizeof residency;
+  CHECK(hs_residency_pass(heap, &residency) == HS_OK && residency.used_pages == 0);
+  hs_heap_destroy(heap);
+
+  own_policy_and_strategy();
+  puts("the C library does what its header says");
+  return 0;
+}
