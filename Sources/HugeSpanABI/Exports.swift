@@ -9,8 +9,7 @@ import CHugeSpan
   import HugeSpanCore
 #endif
 
-// Documented in the header, which the compiler holds against these declarations.
-// swift-format-ignore-file: AlwaysUseLowerCamelCase, AllPublicDeclarationsHaveDocumentation
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 typealias HeapPointer = UnsafeMutablePointer<LinuxHeap>
 
@@ -22,9 +21,11 @@ private func heap(_ handle: OpaquePointer) -> HeapPointer { HeapPointer(handle) 
 @inline(__always)
 private func pages(_ count: Int) -> Int? { count > 0 && count <= 1 << 40 ? count : nil }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_version() -> UInt32 { UInt32(HS_VERSION_MAJOR) << 16 | UInt32(HS_VERSION_MINOR) }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_version_matches(_ major: UInt32, _ minor: UInt32) -> Bool {
   // Before version 1 a minor version may break; from 1 on, an older program works with a newer library.
@@ -32,6 +33,7 @@ public func hs_version_matches(_ major: UInt32, _ minor: UInt32) -> Bool {
     && (major == 0 ? minor == UInt32(HS_VERSION_MINOR) : minor <= UInt32(HS_VERSION_MINOR))
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_status_name(_ status: hs_status) -> UnsafePointer<CChar> {
   let name: StaticString
@@ -49,6 +51,7 @@ public func hs_status_name(_ status: hs_status) -> UnsafePointer<CChar> {
   return UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_last_kernel_error(_ handle: OpaquePointer) -> Int32 { heap(handle).pointee.lastKernelError }
 
@@ -68,6 +71,7 @@ private func status(_ error: HeapError, _ heap: HeapPointer?) -> hs_status {
 
 // MARK: Life
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size: Int) {
   var defaults = hs_options()
@@ -87,6 +91,7 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   }
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_heap_create(
   _ options: UnsafePointer<hs_options>?, _ handle: UnsafeMutablePointer<OpaquePointer?>
@@ -113,11 +118,13 @@ public func hs_heap_create(
   } catch { return status(error, nil) }
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_heap_destroy(_ handle: OpaquePointer) { LinuxHeap.destroy(heap(handle)) }
 
 // MARK: Spans
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_allocate(
   _ handle: OpaquePointer, _ count: Int, _ span: UnsafeMutablePointer<hs_span>
@@ -130,6 +137,7 @@ public func hs_allocate(
   } catch { return status(error, heap(handle)) }
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_allocate_request(
   _ handle: OpaquePointer, _ request: UnsafePointer<hs_request>, _ allocation: UnsafeMutablePointer<hs_allocation>
@@ -144,11 +152,13 @@ public func hs_allocate_request(
   } catch { return status(error, heap(handle)) }
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_free(_ handle: OpaquePointer, _ address: UnsafeMutableRawPointer, _ count: Int) {
   heap(handle).pointee.core.free(PageSpan(address: UInt(bitPattern: address), pageCount: count))
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_grow(
   _ handle: OpaquePointer, _ address: UnsafeMutableRawPointer, _ count: Int, _ more: Int
@@ -158,6 +168,7 @@ public func hs_grow(
   return heap(handle).pointee.core.grow(span, by: more) == nil ? HS_NOT_FREE : HS_OK
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_shrink(
   _ handle: OpaquePointer, _ address: UnsafeMutableRawPointer, _ count: Int, _ kept: Int
@@ -167,6 +178,7 @@ public func hs_shrink(
   return HS_OK
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_span_containing(
   _ handle: OpaquePointer, _ address: UnsafeRawPointer, _ span: UnsafeMutablePointer<hs_span>
@@ -176,11 +188,13 @@ public func hs_span_containing(
   return true
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_user_data(_ handle: OpaquePointer, _ address: UnsafeRawPointer) -> UInt {
   heap(handle).pointee.core.userData(of: UInt(bitPattern: address))
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_set_user_data(_ handle: OpaquePointer, _ address: UnsafeRawPointer, _ value: UInt) {
   heap(handle).pointee.core.setUserData(value, of: UInt(bitPattern: address))
@@ -188,23 +202,28 @@ public func hs_set_user_data(_ handle: OpaquePointer, _ address: UnsafeRawPointe
 
 // MARK: Scavenging
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_tick(_ handle: OpaquePointer, _ now: UInt64, _ processCPU: UInt64) -> UInt64 {
   let report = heap(handle).pointee.core.tick(at: now, processCPU: processCPU)
   return report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_scavenger_start(_ handle: OpaquePointer) -> Bool { LinuxHeap.startScavenger(heap(handle)) }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_scavenger_stop(_ handle: OpaquePointer) { heap(handle).pointee.stopScavenger() }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_release_now(_ handle: OpaquePointer, _ bytes: UInt64) -> UInt64 {
   UInt64(heap(handle).pointee.core.releaseNow(byteCount: Int(clamping: bytes)))
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_set_limits(_ handle: OpaquePointer, _ soft: UInt64, _ hard: UInt64) {
   heap(handle).pointee.core.setLimits(

@@ -6,8 +6,7 @@ import CHugeSpan
   import HugeSpanCore
 #endif
 
-// Documented in the header, which the compiler holds against these declarations.
-// swift-format-ignore-file: AlwaysUseLowerCamelCase, AllPublicDeclarationsHaveDocumentation
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 /// Copies as much of `value` as the caller's structure holds; its size field stays the caller's.
 private func fill<Value>(_ target: UnsafeMutablePointer<Value>, size: Int, from value: Value) -> hs_status {
@@ -20,6 +19,7 @@ private func fill<Value>(_ target: UnsafeMutablePointer<Value>, size: Int, from 
   return HS_OK
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_heap_statistics(
   _ handle: OpaquePointer, _ statistics: UnsafeMutablePointer<hs_statistics>
@@ -65,6 +65,7 @@ public func hs_heap_statistics(
   return fill(statistics, size: statistics.pointee.size, from: result)
 }
 
+/// As hugespan.h says.
 @c @implementation
 public func hs_residency_pass(_ handle: OpaquePointer, _ residency: UnsafeMutablePointer<hs_residency>) -> hs_status {
   let heap = HeapPointer(handle)

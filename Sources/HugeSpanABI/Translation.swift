@@ -6,8 +6,7 @@ import CHugeSpan
   import HugeSpanCore
 #endif
 
-// Documented in the header, which the compiler holds against these declarations.
-// swift-format-ignore-file: AlwaysUseLowerCamelCase, AllPublicDeclarationsHaveDocumentation
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 /// Options as the core wants them; nil if one makes no sense.
 func heapOptions(_ given: hs_options) -> HeapOptions? {
