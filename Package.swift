@@ -68,7 +68,8 @@ let package = Package(
     // Tests.
     .target(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
-    .testTarget(name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels"]),
+    .testTarget(
+      name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels"]),
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
     .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
