@@ -79,8 +79,12 @@ public enum TraceText {
 
   /// Reads the text form in `file` and writes the trace to `output`.
   ///
+  /// - Returns: how many events and objects there are.
   /// - Throws: an error with the line, for what is not understood as well as for events that are impossible.
-  public static func pack(_ file: TraceFile, to output: TraceOutput) throws(TraceError) {
+  @discardableResult
+  public static func pack(
+    _ file: TraceFile, to output: TraceOutput
+  ) throws(TraceError) -> (events: Int, objects: Int) {
     var parser = TraceTextParser(file)
     let header = try parser.header()
     var writer = try TraceWriter(header: header, output: output)
@@ -90,6 +94,8 @@ public enum TraceText {
         throw error
       }
     }
+    let counts = (writer.eventCount, writer.objectCount)
     try writer.finish(parser.ending ?? .exited(status: 0))
+    return counts
   }
 }

@@ -23,6 +23,7 @@ let recordCommand = Command(
     Option("output", short: "o", .file(), help: "The trace to write", defaultText: "NAME-OF-PROGRAM.hstrace"),
     Option("convert", .file("DIRECTORY"), help: "Run nothing: convert the raw log that an interrupted recording left"),
     Option("keep-raw", help: "Keep the raw log beside the trace"),
+    Option("json", .file(), help: "Write what was recorded as JSON to FILE; - for standard output"),
   ],
   operands: [
     Operand("PROGRAM", help: "The program, looked up in PATH, and its arguments", arity: .any)
@@ -45,6 +46,9 @@ let recordCommand = Command(
         keepsRaw: invocation.has("keep-raw"))
       let (ending, report) = try record(request) { printError("hugespan: \($0)") }
       printReport(report, request.output)
+      if let target = invocation.text("json") {
+        try writeText(report.json(output: request.output, command: request.command, ending: ending), to: target)
+      }
       return switch ending {
       case .exited(let status): ExitCode(status)
       case .signalled(let signal): ExitCode(128 + signal)
@@ -62,6 +66,9 @@ private func convert(_ directory: String, to output: String?, _ invocation: Invo
   }
   let report = try LogConversion.convert(RawRecording(directory: directory), to: output, ending: .stopped)
   printReport(report, output)
+  if let target = invocation.text("json") {
+    try writeText(report.json(output: output, command: [], ending: nil), to: target)
+  }
   return .success
 }
 

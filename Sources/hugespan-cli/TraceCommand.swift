@@ -44,14 +44,18 @@ private let traceDumpCommand = Command(
   discussion: """
     Each line of an event is: seconds, thread, what. `hugespan trace pack` reads the same text back.
     """,
-  options: [Option("limit", .count(), help: "Stop after N events", defaultText: "all")],
+  options: [
+    Option("limit", .count(), help: "Stop after N events", defaultText: "all"),
+    Option(
+      "json", .file(),
+      help: "Write header, events and ending as JSON to FILE; - for standard output, in place of the text"),
+  ],
   operands: [Operand("TRACE", help: "The trace to print")],
   examples: [Example("hugespan trace dump redis.hstrace | less", "Read a trace")],
   run: { invocation in
-    let path = invocation.operands[0]
-    try readingTrace(path) { () throws(TraceError) in
-      try dump(path, limit: invocation.count("limit") ?? .max)
-    }
+    let limit = invocation.count("limit") ?? .max
+    let output = try TextOutput(invocation.text("json") ?? "-")
+    try dump(invocation.operands[0], limit: limit, asJSON: invocation.has("json"), to: output)
     return .success
   })
 
@@ -61,7 +65,10 @@ private let tracePackCommand = Command(
   discussion: """
     Reads what `hugespan trace dump` prints, or what was written by hand in the same form, and checks every event.
     """,
-  options: [Option("output", short: "o", .file(), help: "The trace to write (needed)")],
+  options: [
+    Option("output", short: "o", .file(), help: "The trace to write (needed)"),
+    Option("json", .file(), help: "Write how many events and objects it has as JSON to FILE; - for standard output"),
+  ],
   operands: [Operand("TEXT", help: "The text")],
   examples: [Example("hugespan trace pack small.txt -o small.hstrace", "Make a trace by hand")],
   run: { invocation in
@@ -76,8 +83,9 @@ private let tracePackCommand = Command(
       throw CommandFailure("\(partial): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
     }
     defer { close(file) }
+    let packed: (events: Int, objects: Int)
     do {
-      try readingTrace(path) { () throws(TraceError) in try TraceText.pack(text, to: .descriptor(file)) }
+      packed = try readingTrace(path) { () throws(TraceError) in try TraceText.pack(text, to: .descriptor(file)) }
     } catch {
       unlink(partial)
       throw error
@@ -85,46 +93,49 @@ private let tracePackCommand = Command(
     if rename(partial, output) != 0 {
       throw CommandFailure("\(output): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
     }
+    if let target = invocation.text("json") {
+      let fields = [
+        ("schema", "\"hugespan.trace-pack/1\""), ("trace", JSONText.quoted(output)), ("events", "\(packed.events)"),
+        ("objects", "\(packed.objects)"),
+      ]
+      try writeText(JSONText.document(fields), to: target)
+    }
     return .success
   })
 
 /// Runs `body` and gives what a trace is refused for the file's name and its exit status.
-func readingTrace<Result>(_ path: String, _ body: () throws(TraceError) -> Result) throws -> Result {
+func readingTrace<Result: ~Copyable>(_ path: String, _ body: () throws(TraceError) -> Result) throws -> Result {
   do { return try body() } catch {
     if case .system = error.problem { throw CommandFailure("\(path): \(error)", status: .missingInput) }
     throw CommandFailure("\(path): \(error)", status: .malformedInput)
   }
 }
 
-private func dump(_ path: String, limit: Int) throws(TraceError) {
-  var reader = try TraceReader(path: path, tolerance: .upToLastWholeChunk)
-  var text = TraceText.lines(of: reader.header)
-  while reader.eventCount < limit, let event = try reader.next() {
-    text += TraceText.line(of: event)
+private func dump(_ path: String, limit: Int, asJSON: Bool, to output: TextOutput) throws {
+  var reader = try readingTrace(path) { () throws(TraceError) in
+    try TraceReader(path: path, tolerance: .upToLastWholeChunk)
+  }
+  var text = asJSON ? TraceDump.opening(reader.header) : TraceText.lines(of: reader.header)
+  while reader.eventCount < limit {
+    let isFirst = reader.eventCount == 0
+    let next: TraceEvent?
+    do { next = try reader.next() } catch {
+      // What came before the damage is good, and helps to see what happened.
+      try output.write(text)
+      throw CommandFailure("\(path): \(error)", status: .malformedInput)
+    }
+    guard let event = next else { break }
+    text += asJSON ? TraceDump.event(event, isFirst: isFirst) : TraceText.line(of: event)
     if text.utf8.count > 1 << 16 {
       // The reader may be `head`: then there is nobody to write for.
-      if !printOutput(text) { return }
+      if try !output.write(text) { return }
       text = ""
     }
   }
-  if let ending = reader.ending { text += TraceText.line(of: ending) }
-  printOutput(text)
-}
-
-private func writeText(_ text: String, to target: String) throws {
-  if target == "-" {
-    printOutput(text)
-    return
+  if asJSON {
+    text += TraceDump.closing(reader.ending)
+  } else if let ending = reader.ending {
+    text += TraceText.line(of: ending)
   }
-  let file = open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-  guard file >= 0 else {
-    throw CommandFailure("\(target): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
-  }
-  defer { close(file) }
-  var bytes = Array(text.utf8)[...]
-  while !bytes.isEmpty {
-    let count = bytes.withUnsafeBytes { write(file, $0.baseAddress!, $0.count) }
-    if count < 0 { throw CommandFailure("\(target): cannot be written", status: .usage) }
-    bytes = bytes.dropFirst(count)
-  }
+  try output.write(text)
 }

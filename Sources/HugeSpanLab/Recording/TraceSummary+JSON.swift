@@ -8,26 +8,28 @@ extension TraceSummary {
     var kinds = AllocationKind.allCases.map { ("\($0)", "\(births[$0] ?? 0)") }
     kinds += [("resize", "\(resizes)"), ("free", "\(frees)"), ("sample", "\(samples)")]
     let fields: [(String, String)] = [
-      ("schema", quoted("hugespan.trace-info/1")), ("file", quoted(path)), ("fileBytes", "\(fileBytes)"),
-      ("chunks", "\(chunks)"), ("program", quoted(header.program)),
-      ("arguments", "[\(header.arguments.map(quoted).joined(separator: ", "))]"), ("system", quoted(header.system)),
+      ("schema", JSONText.quoted("hugespan.trace-info/1")), ("file", JSONText.quoted(path)),
+      ("fileBytes", "\(fileBytes)"),
+      ("chunks", "\(chunks)"), ("program", JSONText.quoted(header.program)),
+      ("arguments", JSONText.array(header.arguments.map(JSONText.quoted))), ("system", JSONText.quoted(header.system)),
       ("pageBytes", "\(header.pageBytes)"),
-      ("startedAt", quoted(utcText(seconds: Int(header.startNanoseconds / 1_000_000_000)))),
-      ("ending", quoted("\(ending)")), ("isCut", isCut ? "true" : "false"), ("seconds", seconds(nanoseconds)),
+      ("startedAt", JSONText.quoted(utcText(seconds: Int(header.startNanoseconds / 1_000_000_000)))),
+      ("ending", JSONText.quoted("\(ending)")), ("isCut", isCut ? "true" : "false"),
+      ("seconds", JSONText.seconds(nanoseconds)),
       ("threads", "\(threads)"), ("busyCPUs", decimal(busyShare, 4)), ("events", "\(events)"),
-      ("bytesPerEvent", decimal(bytesPerEvent, 4)), ("eventsByKind", object(kinds)),
+      ("bytesPerEvent", decimal(bytesPerEvent, 4)), ("eventsByKind", JSONText.object(kinds)),
       ("peakLiveBytes", "\(peak.liveBytes)"),
-      ("peakLiveSeconds", seconds(peak.time)), ("liveBytesAtEnd", "\(liveAtEnd)"),
+      ("peakLiveSeconds", JSONText.seconds(peak.time)), ("liveBytesAtEnd", "\(liveAtEnd)"),
       ("liveObjectsAtEnd", "\(liveObjectsAtEnd)"),
       ("peakAnonymousBytes", samples == 0 ? "null" : "\(peakAnonymousBytes)"),
-      ("peakAnonymousSeconds", samples == 0 ? "null" : seconds(anonymousPeakTime)),
+      ("peakAnonymousSeconds", samples == 0 ? "null" : JSONText.seconds(anonymousPeakTime)),
       ("liveBytesAtAnonymousPeak", samples == 0 ? "null" : "\(liveAtAnonymousPeak)"),
       ("recordedShare", recordedShare.map { decimal($0, 4) } ?? "null"), ("peakHugeBytes", "\(peakHugeBytes)"),
-      ("longestSampleGapSeconds", seconds(longestSampleGap)), ("drops", "[\(drops.map(json).joined(separator: ", "))]"),
-      ("sizes", "[\(sizesJSON.joined(separator: ", "))]"),
-      ("liveBytesOverTime", "[\(columns(100).map { "\($0)" }.joined(separator: ", "))]"),
+      ("longestSampleGapSeconds", JSONText.seconds(longestSampleGap)), ("drops", JSONText.array(drops.map(json))),
+      ("sizes", JSONText.array(sizesJSON)),
+      ("liveBytesOverTime", JSONText.array(columns(100).map { "\($0)" })),
     ]
-    return "{\n" + fields.map { "  \(quoted($0.0)): \($0.1)" }.joined(separator: ",\n") + "\n}\n"
+    return JSONText.document(fields)
   }
 
   private var isCut: Bool {
@@ -37,40 +39,19 @@ extension TraceSummary {
 
   private var sizesJSON: [String] {
     sizeClasses.enumerated().filter { $0.element.births > 0 }.map { exponent, sizeClass in
-      object([("from", "\(1 << exponent)"), ("births", "\(sizeClass.births)"), ("bytes", "\(sizeClass.bytes)")])
+      JSONText.object([
+        ("from", "\(1 << exponent)"), ("births", "\(sizeClass.births)"), ("bytes", "\(sizeClass.bytes)"),
+      ])
     }
   }
 
   private func json(_ drop: Drop) -> String {
-    object([
-      ("fromSeconds", seconds(drop.from.time)), ("fromBytes", "\(drop.from.liveBytes)"),
-      ("toSeconds", seconds(drop.to.time)), ("toBytes", "\(drop.to.liveBytes)"),
-      ("underHalfSeconds", seconds(drop.lowNanoseconds)),
-      ("riseToSeconds", drop.riseTo.map { seconds($0.time) } ?? "null"),
+    JSONText.object([
+      ("fromSeconds", JSONText.seconds(drop.from.time)), ("fromBytes", "\(drop.from.liveBytes)"),
+      ("toSeconds", JSONText.seconds(drop.to.time)), ("toBytes", "\(drop.to.liveBytes)"),
+      ("underHalfSeconds", JSONText.seconds(drop.lowNanoseconds)),
+      ("riseToSeconds", drop.riseTo.map { JSONText.seconds($0.time) } ?? "null"),
       ("riseToBytes", drop.riseTo.map { "\($0.liveBytes)" } ?? "null"),
     ])
   }
-
-  private func seconds(_ nanoseconds: UInt64) -> String { decimal(Double(nanoseconds) / 1e9, 6) }
-
-  private func object(_ fields: [(String, String)]) -> String {
-    "{" + fields.map { "\(quoted($0.0)): \($0.1)" }.joined(separator: ", ") + "}"
-  }
-}
-
-/// `text` as a JSON string.
-private func quoted(_ text: String) -> String {
-  var result = "\""
-  for scalar in text.unicodeScalars {
-    switch scalar {
-    case "\"": result += "\\\""
-    case "\\": result += "\\\\"
-    case "\n": result += "\\n"
-    case _ where scalar.value < 0x20:
-      let digits = String(scalar.value, radix: 16)
-      result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-    default: result.unicodeScalars.append(scalar)
-    }
-  }
-  return result + "\""
 }
