@@ -1,4 +1,5 @@
-// Many threads on one heap, and a kernel that takes its time.
+// Many threads on one heap, and a kernel that takes its time. The thread sanitizer runs the suites whose names begin with
+// "Concurrency".
 
 import Foundation
 import HugeSpanCore
@@ -37,7 +38,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
   return options
 }
 
-@Suite struct AKernelThatBlocksInARelease {
+@Suite struct ConcurrencyWithAKernelThatBlocks {
   /// One block: 200 pages used, 200 free and on their way to the kernel, 112 free behind them.
   @Test(arguments: [StrategyKind.dontneed, .splitDontneed])
   func leavesTheRestOfTheBlockInUse(strategy: StrategyKind) throws {
@@ -125,8 +126,8 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
   }
 }
 
-@Suite struct FourThreads {
-  static let steps = 6_000
+@Suite struct ConcurrencyOfFourThreads {
+  static let steps = 4_000
 
   @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
   func shareAHeapOnTheModel(strategy: StrategyKind) throws {

@@ -26,23 +26,40 @@ private final class HalfReleased {
   static let bytes = blocks << 21
 
   let heap: PageHeapCore<LinuxKernel>
-  var kept: [PageSpan] = []
-  let reader: ChargeReader
-  let chargeAtStart: Int
-  let chargeWhenFull: Int
+  private let group: MemoryCgroup
+  private let reader: ChargeReader
+  private var kept: [PageSpan] = []
+  private var chargeAtStart = 0
+  private var failures: [String] = []
+
+  /// Runs `body` on the half-released program. When something is not as expected and khugepaged was at work meanwhile
+  /// (it makes hugepages of what was just split, if it comes by), it is done over.
+  static func run(_ strategy: StrategyKind, _ body: (HalfReleased) throws -> Void) throws {
+    for attempt in 1...6 {
+      let rebuilt = blocksRebuiltByTheKernel()
+      let program = try HalfReleased(strategy, number: 900 + attempt)
+      defer { program.group.leaveAndRemove() }
+      try body(program)
+      program.expect(program.isIntact(), "what was not freed has changed")
+      program.heap.checkInvariants()
+      if program.failures.isEmpty { return }
+      if attempt == 6 || blocksRebuiltByTheKernel() == rebuilt {
+        for failure in program.failures { Issue.record("\(failure)") }
+        return
+      }
+    }
+  }
 
   /// Fills the blocks, and frees the second half of each.
-  init(_ strategy: StrategyKind) throws {
+  private init(_ strategy: StrategyKind, number: Int) throws {
     var options = HeapOptions()
     options.policy = .immediate
     options.strategy = StrategyChoice(strategy)
     options.strategy.secondStageNanoseconds = 5_000_000_000
     heap = try PageHeapCore(kernel: realKernel, options: options)
-    let membership = try CgroupMembership.find()
-    let group = try MemoryCgroup.make(under: membership, number: 901)
+    group = try MemoryCgroup.make(under: try CgroupMembership.find(), number: number)
     try group.enter()
     reader = try ChargeReader(version: group.version, directory: group.directory)
-    guard let charge = reader.read() else { throw KernelError.invalid }
     chargeAtStart = charge
     var freed: [PageSpan] = []
     for _ in 0..<Self.blocks {
@@ -50,11 +67,8 @@ private final class HalfReleased {
       freed.append(try heap.allocate(SpanRequest(pageCount: 256)).span)
     }
     for span in kept + freed { Self.write(span) }
-    guard let full = reader.read() else { throw KernelError.invalid }
-    chargeWhenFull = full - chargeAtStart
-    let report = try heap.residencyPass()
-    #expect(report.hugeBlocks == Self.blocks && report.residentBytes == Self.bytes)
-    #expect(Self.isNear(chargeWhenFull, Self.bytes))
+    expect(resident == Self.bytes && heap.statistics().blocks >= Self.blocks, "\(resident) bytes are resident")
+    expectNear(charge, Self.bytes, "charge when full")
     for span in freed { heap.free(span) }
   }
 
@@ -64,18 +78,7 @@ private final class HalfReleased {
     }
   }
 
-  /// Within two percent of what the blocks hold.
-  static func isNear(_ bytes: Int, _ expected: Int) -> Bool { abs(bytes - expected) <= Self.bytes / 50 }
-
-  func charge() throws -> Int {
-    guard let charge = reader.read() else { throw KernelError.invalid }
-    return charge - chargeAtStart
-  }
-
-  func resident() throws -> Int { try heap.observe().residentBytes }
-
-  /// What was not freed is as it was.
-  func isIntact() -> Bool {
+  private func isIntact() -> Bool {
     kept.allSatisfy { span in
       stride(from: span.address, to: span.end, by: 4096).allSatisfy {
         UnsafePointer<UInt>(bitPattern: $0)!.pointee == ~$0
@@ -83,11 +86,17 @@ private final class HalfReleased {
     }
   }
 
-  /// The children of this test leave their group when they are done.
-  static func leave() throws {
-    let membership = try CgroupMembership.find()
-    let parent = String(membership.directory.prefix(upTo: membership.directory.lastIndex(of: "/")!))
-    MemoryCgroup(version: membership.version, directory: membership.directory, parent: parent).leaveAndRemove()
+  /// What the group is charged since the program began; -1 if the kernel does not say.
+  var charge: Int { reader.read().map { $0 - chargeAtStart } ?? -1 }
+  var resident: Int { (try? heap.observe().residentBytes) ?? -1 }
+
+  func expect(_ condition: Bool, _ message: @autoclosure () -> String) {
+    if !condition { failures.append(message()) }
+  }
+
+  /// Within two percent of what the blocks hold.
+  func expectNear(_ bytes: Int, _ expected: Int, _ name: String) {
+    expect(abs(bytes - expected) <= Self.bytes / 50, "\(name) is \(bytes), not about \(expected)")
   }
 }
 
@@ -97,81 +106,80 @@ private final class HalfReleased {
 struct HalfReleasedHugePages {
   @Test func stayChargedAfterDontneedUntilTheyAreCured() async {
     await #expect(processExitsWith: .success) {
-      defer { try? HalfReleased.leave() }
-      let program = try HalfReleased(.dontneed)
-      #expect(program.heap.tick(at: 1, processCPU: 0).releasedPages == 25_600)
-      #expect(try program.resident() == HalfReleased.bytes / 2)
-      #expect(HalfReleased.isNear(try program.charge(), HalfReleased.bytes))
-      // The heap knows it, without having asked for the charge.
-      let phantom = program.heap.statistics().phantomPages << 12
-      #expect(HalfReleased.isNear(phantom, try program.charge() - program.resident()))
+      try HalfReleased.run(.dontneed) { program in
+        let report = program.heap.tick(at: 1, processCPU: 0)
+        program.expect(report.releasedPages == 25_600, "\(report)")
+        program.expect(program.resident == HalfReleased.bytes / 2, "\(program.resident) bytes are resident")
+        program.expectNear(program.charge, HalfReleased.bytes, "charge after the release")
+        // The heap knows it, without having asked for the charge.
+        let phantom = program.heap.statistics().phantomPages << 12
+        program.expectNear(phantom, program.charge - program.resident, "phantom")
 
-      #expect(program.heap.curePhantom(blocks: HalfReleased.blocks) == 25_600)
-      #expect(HalfReleased.isNear(try program.charge(), HalfReleased.bytes / 2))
-      #expect(program.heap.statistics().phantomPages == 0)
-      #expect(program.isIntact())
-      program.heap.checkInvariants()
+        let cured = program.heap.curePhantom(blocks: HalfReleased.blocks)
+        program.expect(cured == 25_600, "\(cured) pages cured")
+        program.expectNear(program.charge, HalfReleased.bytes / 2, "charge after the cure")
+        program.expect(program.heap.statistics().phantomPages == 0, "phantom is left")
+      }
     }
   }
 
   @Test func areChargedOnceMoreWhenTheyAreTouchedAgain() async {
     await #expect(processExitsWith: .success) {
-      defer { try? HalfReleased.leave() }
-      let program = try HalfReleased(.dontneed)
-      _ = program.heap.tick(at: 1, processCPU: 0)
-      for _ in 0..<HalfReleased.blocks {
-        HalfReleased.write(try program.heap.allocate(SpanRequest(pageCount: 256)).span)
+      try HalfReleased.run(.dontneed) { program in
+        _ = program.heap.tick(at: 1, processCPU: 0)
+        for _ in 0..<HalfReleased.blocks {
+          HalfReleased.write(try program.heap.allocate(SpanRequest(pageCount: 256)).span)
+        }
+        program.expect(program.resident == HalfReleased.bytes, "\(program.resident) bytes are resident")
+        program.expectNear(program.charge, HalfReleased.bytes * 3 / 2, "charge")
+        let refaulted = program.heap.statistics().pagesRefaulted
+        program.expect(refaulted == 25_600, "\(refaulted) pages refaulted")
       }
-      #expect(try program.resident() == HalfReleased.bytes)
-      #expect(HalfReleased.isNear(try program.charge(), HalfReleased.bytes * 3 / 2))
-      #expect(program.heap.statistics().pagesRefaulted == 25_600)
     }
   }
 
   @Test func areReallyFreedAfterASplit() async {
     await #expect(processExitsWith: .success) {
-      defer { try? HalfReleased.leave() }
-      let program = try HalfReleased(.splitDontneed)
-      #expect(program.heap.tick(at: 1, processCPU: 0).releasedPages == 25_600)
-      #expect(try program.resident() == HalfReleased.bytes / 2)
-      #expect(HalfReleased.isNear(try program.charge(), HalfReleased.bytes / 2))
-      let statistics = program.heap.statistics()
-      #expect(statistics.phantomPages == 0 && statistics.splits == HalfReleased.blocks)
-      #expect(statistics.effectsMissing == 0)
-      #expect(program.isIntact())
+      try HalfReleased.run(.splitDontneed) { program in
+        let report = program.heap.tick(at: 1, processCPU: 0)
+        program.expect(report.releasedPages == 25_600, "\(report)")
+        program.expect(program.resident == HalfReleased.bytes / 2, "\(program.resident) bytes are resident")
+        program.expectNear(program.charge, HalfReleased.bytes / 2, "charge")
+        let statistics = program.heap.statistics()
+        program.expect(statistics.phantomPages == 0, "phantom is left")
+        program.expect(statistics.splits == HalfReleased.blocks, "\(statistics.splits) splits")
+        program.expect(statistics.effectsMissing == 0, "a release had no effect")
+      }
     }
   }
 
   @Test func areLazilyFreeAfterFreeUntilTheSecondStage() async {
     await #expect(processExitsWith: .success) {
-      defer { try? HalfReleased.leave() }
-      let program = try HalfReleased(.freeThenDontneed)
-      #expect(program.heap.tick(at: 1, processCPU: 0).releasedPages == 25_600)
-      #expect(program.heap.statistics().lazyPages == 25_600)
-      #expect(HalfReleased.isNear(try lazyFreeBytes(), HalfReleased.bytes / 2))
-      #expect(HalfReleased.isNear(try program.charge(), HalfReleased.bytes))
-      // Not yet, and then.
-      _ = program.heap.tick(at: 4_000_000_000, processCPU: 0)
-      #expect(program.heap.statistics().lazyPages == 25_600)
-      _ = program.heap.tick(at: 6_000_000_000, processCPU: 0)
-      #expect(program.heap.statistics().lazyPages == 0)
-      #expect(try lazyFreeBytes() == 0)
-      #expect(try program.resident() == HalfReleased.bytes / 2)
-      #expect(HalfReleased.isNear(try program.charge(), HalfReleased.bytes / 2))
-      #expect(program.isIntact())
-      program.heap.checkInvariants()
+      try HalfReleased.run(.freeThenDontneed) { program in
+        let report = program.heap.tick(at: 1, processCPU: 0)
+        program.expect(report.releasedPages == 25_600, "\(report)")
+        program.expectNear(try lazyFreeBytes(), HalfReleased.bytes / 2, "LazyFree")
+        program.expectNear(program.charge, HalfReleased.bytes, "charge")
+        // Not yet, and then.
+        _ = program.heap.tick(at: 4_000_000_000, processCPU: 0)
+        program.expect(program.heap.statistics().lazyPages == 25_600, "the second stage came too early")
+        _ = program.heap.tick(at: 6_000_000_000, processCPU: 0)
+        program.expect(program.heap.statistics().lazyPages == 0, "the second stage did not come")
+        program.expect(try lazyFreeBytes() == 0, "the kernel still has lazily freed pages")
+        program.expect(program.resident == HalfReleased.bytes / 2, "\(program.resident) bytes are resident")
+        program.expectNear(program.charge, HalfReleased.bytes / 2, "charge after the second stage")
+      }
     }
   }
 
   @Test func answerReleaseNowWithWhatWasUncharged() async {
     await #expect(processExitsWith: .success) {
-      defer { try? HalfReleased.leave() }
-      let program = try HalfReleased(.keep)
-      let before = try program.charge()
-      let answer = program.heap.releaseNow(byteCount: 50 << 20)
-      #expect(answer >= 50 << 20 && answer < 54 << 20)
-      #expect(HalfReleased.isNear(try before - program.charge(), answer))
-      #expect(program.isIntact())
+      try HalfReleased.run(.keep) { program in
+        let before = program.charge
+        let answer = program.heap.releaseNow(byteCount: 50 << 20)
+        program.expect(answer >= 50 << 20 && answer < 54 << 20, "answered \(answer)")
+        program.expectNear(before - program.charge, answer, "what was uncharged")
+      }
     }
   }
 }
@@ -209,7 +217,8 @@ private func lazyFreeBytes() throws -> Int {
     }
   }
 
-  @Test func onMappingsIsAnErrorAndReleasingStillWorks() async {
+  @Test(.enabled(if: !hasAddressSanitizer, "the address sanitizer needs mappings of its own"))
+  func onMappingsIsAnErrorAndReleasingStillWorks() async {
     await #expect(processExitsWith: .success) {
       var options = HeapOptions()
       options.policy = .immediate
@@ -251,7 +260,8 @@ private func lazyFreeBytes() throws -> Int {
     throw KernelError.invalid  // max_map_count is beyond what this test can use up
   }
 
-  @Test func onLockedMemoryKeepsOnlyThat() throws {
+  @Test(.enabled(if: !hasAddressSanitizer, "the address sanitizer makes mlock do nothing"))
+  func onLockedMemoryKeepsOnlyThat() throws {
     var options = HeapOptions()
     options.policy = .immediate
     options.strategy = StrategyChoice(.dontneed)

@@ -2,7 +2,6 @@
 
 import Foundation
 import HugeSpanCore
-import Synchronization
 import TestKernels
 import Testing
 
@@ -126,6 +125,17 @@ private struct ModelMemory {
     .enabled(if: splitsDropZeros, "no hugepages, or a kernel whose splits keep pages of zeros"),
     arguments: 1...8 as ClosedRange<UInt64>)
   func agreesWithTheRealKernel(seed: UInt64) throws {
+    // khugepaged may rebuild a block meanwhile, which is not the model's fault: then it is done over.
+    for _ in 0..<10 {
+      let rebuilt = blocksRebuiltByTheKernel()
+      let disagreement = try firstDisagreement(seed: seed)
+      if disagreement == nil { return }
+      try #require(blocksRebuiltByTheKernel() != rebuilt, "seed \(seed): \(disagreement!)")
+    }
+    Issue.record("the kernel rebuilds hugepages all the time")
+  }
+
+  private func firstDisagreement(seed: UInt64) throws -> String? {
     var random = SeededGenerator(seed: seed)
     let blocks = 3
     let real = try ScratchMemory(realKernel, byteCount: blocks * block, huge: true)
@@ -153,9 +163,10 @@ private struct ModelMemory {
       }
       let seen = try realKernel.regions(of: real.range).map { describe($0, from: real.range) }
       let told = try model.kernel.regions(of: model.range).map { describe($0, from: model.range) }
-      try #require(seen == told, "seed \(seed), after \(steps.suffix(8))")
+      if seen != told { return "real \(seen), model \(told), after \(steps.suffix(8))" }
     }
     #expect(model.kernel.violations == [])
+    return nil
   }
 
   private func describe(_ region: ResidentRegion, from origin: AddressRange) -> String {
@@ -200,20 +211,15 @@ private struct ModelMemory {
     kernel.base.touch(range)
     let gate = Gate()
     kernel.faults.block(.advise(.dontneed), at: gate)
-    // A thread of its own: the pool of tasks may be taken up by tests that wait for child processes.
-    let outcome = Mutex<AdviseOutcome?>(nil)
-    let finished = Gate()
-    Thread.detachNewThread {
-      let result = kernel.advise(.dontneed, [range])
-      outcome.withLock { $0 = result }
-      finished.open()
-      finished.pass()
-    }
+    let done = DispatchSemaphore(value: 0)
+    Thread {
+      _ = kernel.advise(.dontneed, [range])
+      done.signal()
+    }.start()
     #expect(gate.waitForArrival())
     #expect(kernel.base.presentBytes > 0)
     gate.open()
-    #expect(finished.waitForArrival())
-    #expect(outcome.withLock { $0 }?.error == nil)
+    done.wait()
     #expect(kernel.base.presentBytes == 0)
   }
 

@@ -1,7 +1,9 @@
 // Memory of the real kernel for a test, and what the kernel says of it.
 
 import CHugeSpanShims
+import Foundation
 import HugeSpanCore
+import HugeSpanLab
 
 /// Committed memory that is given back with the value.
 final class ScratchMemory {
@@ -78,3 +80,12 @@ extension Kernel {
 
 /// What the machine's kernel can do, probed once for all tests.
 let realKernel = LinuxKernel()
+
+/// Whether this is a build for the address sanitizer, which takes some of the C library's functions over.
+let hasAddressSanitizer = dlsym(nil, "__asan_init") != nil
+
+/// Blocks that khugepaged has made huge so far, in the whole system. A test that looks at page tables may have to
+/// begin again when it changed.
+func blocksRebuiltByTheKernel() -> String {
+  contents(ofFile: "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed") ?? ""
+}
