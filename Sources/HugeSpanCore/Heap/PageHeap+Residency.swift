@@ -78,7 +78,7 @@ extension PageHeapCore {
 
   private func withScanScratch(_ body: (ScanScratch) throws(KernelError) -> Void) throws(KernelError) {
     // The memory outlives neither this call nor the lock's open time, and is not the batch's: both may run at once.
-    var words = InlineArray<512, UInt64>(repeating: 0)
+    var words = InlineArray<1024, UInt64>(repeating: 0)
     var regions = InlineArray<256, ResidentRegion>(
       repeating: ResidentRegion(range: AddressRange(start: 0, byteCount: 0), isHuge: false, isPresent: false))
     var bits = (huge: UInt64(0), unknown: UInt64(0))
@@ -87,9 +87,9 @@ extension PageHeapCore {
       withUnsafeMutablePointer(to: &regions) { regionsPointer in
         withUnsafeMutablePointer(to: &bits) { bitsPointer in
           let masks = UnsafeMutableRawPointer(bitsPointer).assumingMemoryBound(to: UInt64.self)
+          let words = UnsafeMutableRawPointer(wordsPointer).assumingMemoryBound(to: UInt64.self)
           let scratch = ScanScratch(
-            present: UnsafeMutableRawPointer(wordsPointer).assumingMemoryBound(to: UInt64.self), huge: masks,
-            unknown: masks + 1,
+            present: words, away: words + 512, huge: masks, unknown: masks + 1,
             regions: UnsafeMutableBufferPointer(
               start: UnsafeMutableRawPointer(regionsPointer).assumingMemoryBound(to: ResidentRegion.self), count: 256))
           do throws(KernelError) {
@@ -105,6 +105,8 @@ extension PageHeapCore {
 /// What was seen of one block: which pages are in memory, and whether one hugepage maps them.
 struct SeenBlock {
   var present: PageMap
+  /// Pages that are elsewhere with their contents: swapped out, or being moved by the kernel just now.
+  var away: PageMap
   var presentCount: Int
   var isHuge: Bool
   /// The kernel said what maps the pages, not only that they are there.
@@ -115,6 +117,7 @@ struct SeenBlock {
 struct ScanScratch {
   /// 512 bits per block.
   let present: UnsafeMutablePointer<UInt64>
+  let away: UnsafeMutablePointer<UInt64>
   /// A bit per block.
   let huge: UnsafeMutablePointer<UInt64>
   /// A bit per block: pages are there, and nobody knows on what.
@@ -133,14 +136,14 @@ struct ScanScratch {
   }
 
   private func enter(_ region: ResidentRegion, base: UInt) {
-    if !region.isPresent { return }
+    let map = region.isPresent ? present : away
     var page = Int((region.range.start - base) >> UInt(pageShift))
     let end = Int((region.range.end - base) >> UInt(pageShift))
     while page < end {
       let block = page / pagesPerBlock
       let stop = min(end, (block + 1) * pagesPerBlock)
       let run = PageRun(start: page - block * pagesPerBlock, count: stop - page)
-      PageMap(present + block * wordsPerMap).set(run)
+      PageMap(map + block * wordsPerMap).set(run)
       if region.isHuge && run.count == pagesPerBlock { huge.pointee |= 1 << UInt64(block) }
       if !region.isBackingKnown { unknown.pointee |= 1 << UInt64(block) }
       page = stop
@@ -150,7 +153,7 @@ struct ScanScratch {
   func seen(_ offset: Int) -> SeenBlock {
     let map = PageMap(present + offset * wordsPerMap)
     return SeenBlock(
-      present: map, presentCount: map.count, isHuge: huge.pointee >> UInt64(offset) & 1 != 0,
+      present: map, away: PageMap(away + offset * wordsPerMap), presentCount: map.count, isHuge: huge.pointee >> UInt64(offset) & 1 != 0,
       isBackingKnown: unknown.pointee >> UInt64(offset) & 1 == 0)
   }
 }
@@ -182,6 +185,8 @@ extension HeapState {
     }
     // Presence alone says nothing of splits, and without that nothing is worth a correction.
     if !seen.isBackingKnown { return }
+    // A hugepage that is being moved is not there for a moment; it is neither lost nor gone.
+    if seen.presentCount == 0 && !seen.away.isEmpty { return }
     unlist(block)
     if seen.isHuge {
       foundHuge(block, &report)
@@ -245,15 +250,17 @@ extension HeapState {
     }
     block.pointee.backing = .split
     block.pointee.flags.insert(.broken)
-    // Free pages that are not there are gone, and read as zero when they come back.
+    // Free pages that are nowhere are gone, and read as zero when they come back. Those that are away come back with
+    // what was in them.
     var released = 0
     var lazy = 0
     var zero = 0
     var hasComeBack = false
     for word in 0..<wordsPerMap {
-      let absent = ~seen.present.words[word] & ~block.used.words[word]
+      let somewhere = seen.present.words[word] | seen.away.words[word]
+      let absent = ~somewhere & ~block.used.words[word]
       // What was gone and is there again came back as zeros, in a hugepage that has been split since.
-      let back = block.releasedMap.words[word] & block.zeroMap.words[word] & seen.present.words[word]
+      let back = block.releasedMap.words[word] & block.zeroMap.words[word] & somewhere
       hasComeBack = hasComeBack || back != 0
       totals.lazyPagesTaken += (block.releasedMap.words[word] & ~block.zeroMap.words[word] & absent).nonzeroBitCount
       block.releasedMap.words[word] &= ~back

@@ -88,7 +88,8 @@ package struct ReleaseBatch {
         of: AddressRange(start: start, byteCount: bytesPerBlock),
         into: UnsafeMutableBufferPointer(start: regions, count: ReleaseBatch.regionCapacity))
       if answer.count == 0 { return .absent }
-      if !regions[0].isBackingKnown { return .unknown }
+      // A page that is away (swapped out, being moved) may be a hugepage's.
+      if !regions[0].isBackingKnown || !regions[0].isPresent { return .unknown }
       return regions[0].isHuge ? .huge : .split
     } catch { return .unknown }
   }
