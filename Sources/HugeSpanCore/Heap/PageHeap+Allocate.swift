@@ -133,6 +133,10 @@ extension PageHeapCore {
         if mayRebuild && state.pointee.strategyReleases {
           // Dropping what is left of it costs one call and buys a hugepage at the next touch.
           mayRebuild = dropBroken(block)
+          // This one and no other: what is free beside it stays in memory.
+          if block.pointee.kind == .absent, state.pointee.chargedPages + pagesPerBlock <= state.pointee.hardLimitPages {
+            return block
+          }
           continue
         }
         if state.pointee.chargedPages + block.gonePages <= state.pointee.hardLimitPages { return block }

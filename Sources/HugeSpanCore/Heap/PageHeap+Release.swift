@@ -338,9 +338,10 @@ extension PageHeapCore {
     // Not a scavenge: nobody decided to do without this memory.
     let dropped = state.pointee.totals.pagesReleased - before
     state.pointee.totals.pagesReleased = before
+    guard block.pointee.kind == .absent else { return dropped > 0 }
     state.pointee.totals.rebuiltBlocks += 1
-    if block.pointee.kind == .absent { block.pointee.flags.remove(.wasReleased) }
-    return dropped > 0 || block.pointee.kind == .absent
+    block.pointee.flags.remove(.wasReleased)
+    return true
   }
 }
 
