@@ -18,7 +18,9 @@ extension PageHeapCore {
 
   @inline(__always)
   private func free(locked span: PageSpan) {
-    guard let block = state.pointee.block(at: span.address), span.address & 4095 == 0, span.pageCount > 0 else {
+    guard let block = state.pointee.block(at: span.address), span.address & 4095 == 0,
+      UInt(bitPattern: span.pageCount &- 1) < 1 << 40
+    else {
       fail("free of memory that is not of this heap at", address: span.address)
     }
     let first = Int(bitPattern: (span.address &>> UInt(pageShift)) & UInt(pagesPerBlock &- 1))

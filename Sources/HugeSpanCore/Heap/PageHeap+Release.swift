@@ -72,7 +72,8 @@ extension PageHeapCore {
   private func noteTick(_ nanoseconds: UInt64, _ processCPU: UInt64) -> ScavengeInput {
     var input = ScavengeInput()
     input.now = nanoseconds
-    input.elapsed = state.pointee.totals.ticks == 0 ? 0 : nanoseconds &- state.pointee.now
+    // A clock that goes back is the caller's mistake; the time since then is not known, and not huge.
+    input.elapsed = state.pointee.totals.ticks == 0 || nanoseconds < state.pointee.now ? 0 : nanoseconds - state.pointee.now
     input.processCPU = processCPU
     input.freedPages = state.pointee.pagesFreed - state.pointee.pagesFreedAtTick
     input.refaultedPages = state.pointee.totals.pagesRefaulted - state.pointee.pagesRefaultedAtTick
@@ -233,7 +234,7 @@ extension PageHeapCore {
     if byteCount <= 0 { return 0 }
     lock.lock()
     awaitScavenging()
-    let pages = releaseHonestly(pages: (byteCount + 4095) >> pageShift)
+    let pages = releaseHonestly(pages: (byteCount - 1) >> pageShift + 1)
     endScavenging()
     lock.unlock()
     return pages << pageShift

@@ -61,7 +61,7 @@ extension HeapState {
       for index in 0..<arenaCount { longestIntactRun(in: index, &best) }
     }
     if best.count == 0 { return 0 }
-    let wantedBlocks = max((wanted + pagesPerBlock - 1) / pagesPerBlock, 1)
+    let wantedBlocks = (max(wanted, 1) - 1) / pagesPerBlock + 1
     let count = min(min(best.count, wantedBlocks), HeapState.longestCall)
     sendWhole(arenas[best.arena].block(best.start), count: count)
     return count * pagesPerBlock

@@ -28,14 +28,14 @@ package struct CountingPolicy: ScavengePolicy {
 
   /// The counter of gperftools with its release rate: pages released per thousand freed; at or below 0 nothing is.
   package init(gperftoolsRate rate: Double) {
-    multiplier = rate > 0 ? 1000 / rate : 0
+    multiplier = rate > 0 ? max(1000 / rate, .leastNormalMagnitude) : 0
     order = ReleaseOrder(preferBroken: false, length: .roundRobin)
     discountRefaults = false
   }
 
   /// The counter with the seed mail's ideas.
   package init(seed options: SeedOptions) {
-    multiplier = options.rate > 0 ? 1000 / options.rate : 0
+    multiplier = options.rate > 0 ? max(1000 / options.rate, .leastNormalMagnitude) : 0
     order = ReleaseOrder(
       preferBroken: options.preferBroken, length: options.preferLong ? .longest : .roundRobin)
     discountRefaults = options.discountRefaults
@@ -54,6 +54,8 @@ package struct CountingPolicy: ScavengePolicy {
   /// The least number of pages, at least 1, whose wait covers the debt. Rounded by hand: the C library has no ceil.
   private var pagesDue: Int {
     let pages = -wait / multiplier
+    // A rate without bounds asks for all there is; more pages than this have no address.
+    if !(pages < 0x1p40) { return 1 << 40 }
     let whole = Int(pages)
     return max(Double(whole) < pages ? whole + 1 : whole, 1)
   }
