@@ -114,11 +114,11 @@ struct Arena {
     return committedBlocks - index
   }
 
-  /// Calls `body` with start and end of each maximal run of set bits, ascending, until it answers false.
+  /// Calls `body` with start and end of each maximal run of set bits from `first` on, ascending, until it answers false.
   @inline(__always)
-  func forEachRun(of words: UnsafeMutablePointer<UInt64>, _ body: (Int, Int) -> Bool) {
+  func forEachRun(of words: UnsafeMutablePointer<UInt64>, from first: Int = 0, _ body: (Int, Int) -> Bool) {
     let end = committedBlocks
-    var index = 0
+    var index = first
     while index < end {
       var bits = words[index &>> 6] &>> UInt64(truncatingIfNeeded: index & 63)
       if bits == 0 {

@@ -83,6 +83,10 @@ struct HeapState {
   var effectCountdown = 0
   /// Where the round robin over span lengths is: the next span is no longer than this; 0 means whole blocks.
   var roundRobinLength = 0
+  /// Since the lock was taken: no run of wholly free intact blocks is longer than `runBound` (0: not known), and
+  /// before `runCursor` none is as long.
+  var runBound = 0
+  var runCursor = BlockCursor()
   /// Where the walks over all blocks (second stage, cures) go on.
   var lazyCursor = BlockCursor()
   var phantomCursor = BlockCursor()

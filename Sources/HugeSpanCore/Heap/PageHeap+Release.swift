@@ -91,6 +91,7 @@ extension PageHeapCore {
     state.pointee.scavenging = true
     state.pointee.pendingOperations += 1
     state.pointee.batch.count = 0
+    state.pointee.runBound = 0
     state.pointee.wasPostponed = false
   }
 
@@ -140,6 +141,7 @@ extension PageHeapCore {
     let known = state.pointee.batch.known
     // Nothing is in flight any more once it is booked; the first booking must not see itself.
     state.pointee.batch.count = 0
+    state.pointee.runBound = 0
     var pages = 0
     for index in 0..<count { pages += state.pointee.book(state.pointee.origins[index], known[index]) }
     state.pointee.releaseEpoch += 1

@@ -58,9 +58,24 @@ extension HeapState {
     if freeIntact.count == 1 {
       best = (Int(newest.pointee.arena), Int(newest.pointee.index), 1)
     } else {
-      for index in 0..<arenaCount { longestIntactRun(in: index, &best) }
+      // While the lock is held runs only get shorter, so the next of the same length lies further up; only when there
+      // is none the search begins anew. So a batch looks at all blocks once per length, not once per run.
+      if runBound > 0 && runCursor.arena < arenaCount {
+        longestIntactRun(in: runCursor.arena, from: runCursor.index, enough: runBound, &best)
+        for index in (runCursor.arena + 1)..<max(arenaCount, runCursor.arena + 1) where best.count < runBound {
+          longestIntactRun(in: index, from: 0, enough: runBound, &best)
+        }
+      }
+      if runBound == 0 || best.count < runBound {
+        best.count = 0
+        for index in 0..<arenaCount where best.count < HeapState.longestCall {
+          longestIntactRun(in: index, from: 0, enough: HeapState.longestCall, &best)
+        }
+      }
     }
     if best.count == 0 { return 0 }
+    runBound = min(best.count, HeapState.longestCall)
+    runCursor = BlockCursor(arena: best.arena, index: best.start)
     let wantedBlocks = (max(wanted, 1) - 1) / pagesPerBlock + 1
     let count = min(min(best.count, wantedBlocks), HeapState.longestCall)
     sendWhole(arenas[best.arena].block(best.start), count: count)
@@ -70,20 +85,30 @@ extension HeapState {
   /// Blocks given to the kernel in one range, at most: 128 MiB, so that one call stays short.
   static let longestCall = 64
 
-  private func longestIntactRun(in index: Int, _ best: inout (arena: Int, start: Int, count: Int)) {
+  /// Looks at the runs of arena `index` from block `first` on until one of `enough` blocks is found.
+  private func longestIntactRun(
+    in index: Int, from first: Int, enough: Int, _ best: inout (arena: Int, start: Int, count: Int)
+  ) {
     let arena = arenas[index]
-    arena.forEachRun(of: arena.residentWords) { start, end in
+    // Without any of the other kinds the map alone tells, and no header has to be fetched.
+    let areAllIntact = freeBroken.count == 0 && freeLazy.count == 0 && freeIntact.tail?.hasNothingToRelease != true
+    arena.forEachRun(of: arena.residentWords, from: first) { start, end in
       if end - start <= best.count { return true }
+      if areAllIntact {
+        best = (index, start, end - start)
+        return best.count < enough
+      }
       var from = start
       for number in start..<(end + 1) {
-        if number < end {
+        if number < end && number - from < enough {
           let block = arena.block(number)
           if !block.isBroken && block.pointee.released == 0 && !block.hasNothingToRelease { continue }
         }
         if number - from > best.count { best = (index, from, number - from) }
+        if best.count >= enough { return false }
         from = number + 1
       }
-      return best.count < HeapState.longestCall
+      return true
     }
   }
 
