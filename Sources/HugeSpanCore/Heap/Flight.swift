@@ -105,9 +105,18 @@ extension HeapState {
 
   // MARK: Back from flight
 
-  /// Books what became of a range. Returns the pages that were released by it.
-  mutating func book(_ entry: FlightOrigin, _ known: ReleaseRange) -> Int {
-    entry.wholeBlocks == 0 ? bookPart(entry, known) : bookWhole(entry, known.effect)
+  /// Books what became of range `index` of `count`. Returns the pages that were released by it.
+  mutating func book(_ index: Int, of count: Int, _ known: ReleaseRange) -> Int {
+    let entry = origins[index]
+    if entry.wholeBlocks > 0 { return bookWhole(entry, known.effect) }
+    let pages = bookPart(entry, known)
+    if entry.breaksBlock && pages == 0 && entry.block.pointee.inFlight > 0 {
+      // Whether the block breaks is up to its next part.
+      var next = index + 1
+      while next < count && (origins[next].block != entry.block || origins[next].wholeBlocks > 0) { next += 1 }
+      if next < count { origins[next].breaksBlock = true }
+    }
+    return pages
   }
 
   private mutating func bookPart(_ entry: FlightOrigin, _ known: ReleaseRange) -> Int {

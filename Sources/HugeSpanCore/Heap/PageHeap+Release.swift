@@ -143,7 +143,7 @@ extension PageHeapCore {
     state.pointee.batch.count = 0
     state.pointee.runBound = 0
     var pages = 0
-    for index in 0..<count { pages += state.pointee.book(state.pointee.origins[index], known[index]) }
+    for index in 0..<count { pages += state.pointee.book(index, of: count, known[index]) }
     state.pointee.releaseEpoch += 1
     state.pointee.totals.pagesReleased += pages
     state.pointee.totals.releaseCalls += cost.calls
