@@ -31,7 +31,10 @@ extension PageHeapCore {
       if kind == .freeThenDontneed { secondStage() }
       if plan.cures > 0 { cure(plan.cures) }
     }
-    state.pointee.policy.booked(wanted: plan.pages, released: report.releasedPages)
+    // A tick that ended early did not find the heap empty: only what it did is told.
+    let endedEarly = report.isUnfinished || state.pointee.wasPostponed
+    state.pointee.policy.booked(
+      wanted: endedEarly ? min(plan.pages, report.releasedPages) : plan.pages, released: report.releasedPages)
     endScavenging()
     lock.unlock()
     return report
