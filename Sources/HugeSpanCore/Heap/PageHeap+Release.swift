@@ -200,10 +200,9 @@ extension PageHeapCore {
       state.pointee.phantomCursor = cursor
       examined += 1
       if block.pointee.phantom == 0 || block.pointee.kind != .occupied { continue }
-      // Any page of the folio that is still mapped will do; a used page is.
-      let page = block.used.firstSet(from: 0)
-      if page >= pagesPerBlock { continue }
-      var probe = AddressRange(start: state.pointee.address(of: block, page: page), byteCount: 1 << pageShift)
+      // Any page of the folio that is still mapped would do, but nobody knows which those are: pages that came back
+      // are base pages beside it.
+      var probe = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
       lock.unlock()
       let outcome = withUnsafePointer(to: &probe) { kernel.advise(.cold, UnsafeBufferPointer(start: $0, count: 1)) }
       lock.lock()
