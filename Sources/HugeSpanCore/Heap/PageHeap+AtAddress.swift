@@ -23,11 +23,16 @@ extension PageHeapCore {
     if pages <= 0 { return pages == 0 ? span : nil }
     lock.lock()
     defer { lock.unlock() }
-    let end = span.address + UInt(span.pageCount) << UInt(pageShift)
-    // The span must be ours and end where its caller thinks, else the extension would glue two spans together.
-    guard let block = state.pointee.block(at: span.address), block.pointee.kind == .occupied else { return nil }
+    let end = span.address &+ UInt(truncatingIfNeeded: span.pageCount) &<< UInt(pageShift)
+    // The span must be ours and end where its caller thinks, else the extension would be a span without a start.
+    guard span.pageCount > 0, let last = state.pointee.block(at: end &- 1), last.pointee.kind == .occupied else {
+      return nil
+    }
+    let page = Int((end &- 1) >> UInt(pageShift)) & (pagesPerBlock - 1)
+    guard last.used[page], !state.pointee.isInFlight(last, PageRun(start: page, count: 1)) else { return nil }
     // Arenas may lie end to end, and a span is in one of them.
-    guard state.pointee.arenas[Int(block.pointee.arena)].contains(end) else { return nil }
+    let arena = state.pointee.arenas[Int(last.pointee.arena)]
+    guard arena.contains(span.address), arena.contains(end) else { return nil }
     do throws(HeapError) {
       _ = try takeRange(at: end, pages, startsSpan: false)
     } catch { return nil }
