@@ -20,6 +20,7 @@ let package = Package(
     .library(name: "hugespan-recorder", type: .dynamic, targets: ["HugeSpanRecorder"]),
     .executable(name: "hugespan", targets: ["hugespan-cli"]),
     .executable(name: "hugespan-bench", targets: ["hugespan-bench"]),
+    .plugin(name: "BuildCLibrary", targets: ["BuildCLibrary"]),
   ],
   targets: [
     // The page heap.
@@ -38,6 +39,14 @@ let package = Package(
           "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/HugeSpanEmbedded/hugespan.map",
         ])
       ]),
+
+    .plugin(
+      name: "BuildCLibrary",
+      capability: .command(
+        intent: .custom(
+          verb: "build-c-library", description: "Build libhugespan.so and libhugespan.a, ready to install."),
+        permissions: [.writeToPackageDirectory(reason: "To write the libraries and their header.")]),
+      path: "Sources/Plugins/BuildCLibrary"),
 
     // Recording of real programs.
     .target(name: "TraceFormat"),
