@@ -10,7 +10,7 @@ func systemErrorText(_ code: Int32) -> String { String(cString: strerror(code)) 
 
 /// The bytes of a trace, kept while a reader needs them.
 public final class TraceFile: Sendable {
-  /// All bytes of the file.
+  /// All bytes of the file; they live as long as this object.
   nonisolated(unsafe) public let bytes: UnsafeRawBufferPointer
 
   /// Copies `bytes`.
@@ -49,6 +49,9 @@ public final class TraceFile: Sendable {
     }
     self.bytes = UnsafeRawBufferPointer(rebasing: buffer[0..<count])
   }
+
+  /// A copy of all bytes, for whoever does not keep the file.
+  public var copy: [UInt8] { withExtendedLifetime(self) { Array(bytes) } }
 
   deinit { UnsafeRawBufferPointer(start: bytes.baseAddress, count: bytes.count).deallocate() }
 }

@@ -74,7 +74,7 @@ struct TraceProgramTests {
 
   @Test("damage is an error with its place")
   func damage() throws {
-    var bytes = Array(try traceFile([allocation(0, 64), release(0)]).bytes)
+    var bytes = try traceFile([allocation(0, 64), release(0)]).copy
     bytes[bytes.count - 40] ^= 0xFF
     #expect(throws: TraceError.self) { _ = try TraceProgram(TraceFile(bytes)) }
   }
