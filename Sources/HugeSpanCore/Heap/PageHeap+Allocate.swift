@@ -58,12 +58,15 @@ extension PageHeapCore {
       lock.unlock()
       return result
     }
-    let fresh: Block?
     do throws(HeapError) {
-      fresh = try freshBlock(transient: transient)
+      let fresh = try freshBlock(transient: transient)
+      var result = place(count, in: fresh.block)
+      result.refaultedPages = fresh.refaultedPages(of: count, result.refaultedPages)
+      lock.unlock()
+      return result
     } catch {
-      // Rather the wrong group than no memory at all.
-      if let block = findBlock(count, transient: !transient) {
+      // What was released for the limit may have made room; and rather the wrong group than no memory at all.
+      if let block = findBlock(count, transient: transient) ?? findBlock(count, transient: !transient) {
         let result = place(count, in: block)
         lock.unlock()
         return result
@@ -71,9 +74,6 @@ extension PageHeapCore {
       lock.unlock()
       throw error
     }
-    let result = place(count, in: fresh!)
-    lock.unlock()
-    return result
   }
 
   /// The occupied block for `count` pages, by rank; nil if none has room within the limit.
@@ -108,11 +108,12 @@ extension PageHeapCore {
   // MARK: Fresh blocks
 
   /// Takes a wholly free block and lists it as occupied. Held lock on entry and return; may open it in between.
-  private func freshBlock(transient: Bool) throws(HeapError) -> Block {
+  private func freshBlock(transient: Bool) throws(HeapError) -> FreshBlock {
     let block = try obtainFreeBlock()
+    let before = state.pointee.totals.pagesRefaulted
     state.pointee.claim(block, transient: transient)
     state.pointee.relist(block)
-    return block
+    return FreshBlock(block: block, cameBackWhole: state.pointee.totals.pagesRefaulted != before)
   }
 
   /// A wholly free block, still listed as free: resident and intact before lazily freed before emptied broken before
@@ -173,18 +174,25 @@ extension PageHeapCore {
     let sufficient = min(count + alignment - 1, pagesPerBlock)
     var block = alignedCandidate(count, alignment: alignment, transient: transient)
     if block == nil { block = findBlock(sufficient, transient: transient) }
+    var fresh: FreshBlock? = nil
     if block == nil {
       do throws(HeapError) {
-        block = try freshBlock(transient: transient)
+        fresh = try freshBlock(transient: transient)
+        block = fresh!.block
       } catch {
-        lock.unlock()
-        throw error
+        // What was released for the limit may have made room; and rather the wrong group than no memory at all.
+        block = findBlock(sufficient, transient: transient) ?? findBlock(sufficient, transient: !transient)
+        if block == nil {
+          lock.unlock()
+          throw error
+        }
       }
     }
     guard let start = alignedStart(in: block!, count: count, alignment: alignment) else {
       fail("longest free range of a block is wrong at", address: state.pointee.address(of: block!))
     }
-    let result = take(block!, PageRun(start: start, count: count), longest: nil)
+    var result = take(block!, PageRun(start: start, count: count), longest: nil)
+    if let fresh { result.refaultedPages = fresh.refaultedPages(of: count, result.refaultedPages) }
     lock.unlock()
     return result
   }
@@ -228,14 +236,16 @@ extension PageHeapCore {
     if blocks == 1 && alignment <= UInt(bytesPerBlock) {
       do throws(HeapError) {
         let block = try obtainFreeBlock()
+        let before = state.pointee.totals.pagesRefaulted
         state.pointee.claim(block, transient: false)
         let taken = state.pointee.fillWhole(block)
         state.pointee.totals.allocations &+= 1
         if block.isBroken { state.pointee.relist(block) }
         let address = state.pointee.address(of: block)
+        let refaulted = state.pointee.totals.pagesRefaulted &- before
         lock.unlock()
         return AllocatedSpan(
-          span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: taken.refaulted)
+          span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: refaulted)
       } catch {
         lock.unlock()
         throw error
@@ -312,6 +322,16 @@ extension PageHeapCore {
       span: PageSpan(address: arenaPointer.pointee.address(ofBlock: first), pageCount: count), isZero: isZero,
       refaultedPages: min(state.pointee.totals.pagesRefaulted - before, count))
   }
+}
+
+/// A block that was claimed for a span.
+private struct FreshBlock {
+  var block: Block
+  /// All of it had been released: the first touch brings it back as a whole.
+  var cameBackWhole: Bool
+
+  /// Of `count` pages, those that come back; `single` of them were found released one by one.
+  func refaultedPages(of count: Int, _ single: Int) -> Int { cameBackWhole ? count : single }
 }
 
 extension SpanRequest {
