@@ -108,6 +108,16 @@ struct HeapState {
   }
 
   @inline(__always)
+  var hasLimit: Bool { min(softLimitPages, hardLimitPages) != .max }
+
+  /// What should be released before another `pages` are charged; not above zero if they fit. All that is above the hard
+  /// limit; above the soft one no more than a few times what is asked for, so that no allocation pays for all of it.
+  func excess(_ pages: Int) -> Int {
+    let charged = chargedPages + pages
+    return max(charged - hardLimitPages, min(charged - softLimitPages, 4 * pages))
+  }
+
+  @inline(__always)
   var freeResidentPages: Int {
     (occupiedBlocks &+ freeResidentBlocks) &* pagesPerBlock &- usedPages &- inFlightPages &- releasedPages
   }

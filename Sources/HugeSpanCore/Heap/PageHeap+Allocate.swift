@@ -53,6 +53,7 @@ extension PageHeapCore {
   /// Enters and leaves with the lock as its caller holds it: held on entry, open on return.
   @inline(never)
   private func allocateInBlockSlowly(_ count: Int, transient: Bool) throws(HeapError) -> AllocatedSpan {
+    makeRoomForRefault(count, transient: transient)
     if let block = findBlock(count, transient: transient) {
       let result = place(count, in: block)
       lock.unlock()
@@ -84,6 +85,24 @@ extension PageHeapCore {
     if let block = lists.best(.brokenResident, transient: transient, count: count) { return block }
     if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
     return lists.best(.released, transient: transient, count: count)
+  }
+
+  /// Above a limit, other free memory goes before released memory comes back. Held lock on entry and return; may open it
+  /// in between, so nothing found before still holds.
+  @inline(__always)
+  private func makeRoomForRefault(_ count: Int, transient: Bool) {
+    if state.pointee.hasLimit { makeRoomForRefaultAtLimit(count, transient: transient) }
+  }
+
+  @inline(never)
+  private func makeRoomForRefaultAtLimit(_ count: Int, transient: Bool) {
+    let lists = state.pointee.lists
+    guard state.pointee.excess(count) > 0, lists.best(.intact, transient: transient, count: count) == nil,
+      lists.best(.donated, transient: transient, count: count) == nil,
+      lists.best(.brokenResident, transient: transient, count: count) == nil,
+      lists.best(.released, transient: transient, count: count) != nil
+    else { return }
+    _ = releaseForLimit(pages: state.pointee.excess(count))
   }
 
   /// Places `count` pages in `block`, which has a free range of that length. Under the lock.
@@ -126,7 +145,7 @@ extension PageHeapCore {
 
   @inline(never)
   private func obtainFreeBlockSlowly() throws(HeapError) -> Block {
-    var mayRelease = true
+    var mayRelease = state.pointee.hasLimit
     var mayRebuild = true
     while true {
       if let block = state.pointee.freeIntact.head ?? state.pointee.freeLazy.head { return block }
@@ -142,11 +161,11 @@ extension PageHeapCore {
         }
         if state.pointee.chargedPages + block.gonePages <= state.pointee.hardLimitPages { return block }
       }
-      if state.pointee.chargedPages + pagesPerBlock > min(state.pointee.softLimitPages, state.pointee.hardLimitPages),
-        mayRelease
-      {
-        mayRelease = false
-        _ = releaseForLimit(pages: pagesPerBlock)
+      if mayRelease && state.pointee.excess(pagesPerBlock) > 0 {
+        // Somebody else may have taken the room: as long as there is something to release, it is not too late.
+        mayRelease =
+          releaseForLimit(pages: state.pointee.excess(pagesPerBlock))
+          && state.pointee.chargedPages + pagesPerBlock > state.pointee.hardLimitPages
         continue
       }
       if state.pointee.chargedPages + pagesPerBlock > state.pointee.hardLimitPages { throw .limitExceeded }
@@ -172,6 +191,7 @@ extension PageHeapCore {
     let transient = request.isTransient
     // Any free range of this length contains an aligned one.
     let sufficient = min(count + alignment - 1, pagesPerBlock)
+    makeRoomForRefault(sufficient, transient: transient)
     var block = alignedCandidate(count, alignment: alignment, transient: transient)
     if block == nil { block = findBlock(sufficient, transient: transient) }
     var fresh: FreshBlock? = nil
@@ -251,20 +271,27 @@ extension PageHeapCore {
         throw error
       }
     }
-    var mayRelease = true
+    var mayRelease = state.pointee.hasLimit
     while true {
-      if let found = bestRun(blocks, alignment: alignment) {
-        // What is not there of the run will be charged.
-        let charged = state.pointee.chargedPages + missingPages(found.arena, found.start, blocks)
-        if charged > min(state.pointee.softLimitPages, state.pointee.hardLimitPages) && mayRelease {
-          mayRelease = false
-          _ = releaseForLimit(pages: charged - min(state.pointee.softLimitPages, state.pointee.hardLimitPages))
-          continue
-        }
-        if charged > state.pointee.hardLimitPages {
-          lock.unlock()
-          throw .limitExceeded
-        }
+      let found = bestRun(blocks, alignment: alignment)
+      // What is not there of the run will be charged; of one that is still to be made, at least what free blocks in
+      // memory cannot give. Asked before the heap grows, so that a refusal reserves nothing.
+      let missing =
+        found.map { missingPages($0.arena, $0.start, blocks) }
+        ?? max(blocks - state.pointee.freeResidentBlocks, 0) * pagesPerBlock
+      if mayRelease && missing > 0 && state.pointee.excess(missing) > 0 {
+        // What cannot fit even then is not worth a release.
+        let mayFit = state.pointee.usedPages + count <= state.pointee.hardLimitPages
+        mayRelease =
+          mayFit && releaseForLimit(pages: state.pointee.excess(missing))
+          && state.pointee.chargedPages + missing > state.pointee.hardLimitPages
+        continue
+      }
+      if missing > 0 && state.pointee.chargedPages + missing > state.pointee.hardLimitPages {
+        lock.unlock()
+        throw .limitExceeded
+      }
+      if let found {
         let result = takeRun(count, arena: found.arena, first: found.start)
         lock.unlock()
         return result

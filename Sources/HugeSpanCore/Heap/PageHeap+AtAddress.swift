@@ -5,6 +5,7 @@ extension PageHeapCore {
   func allocateAt(_ address: UInt, _ count: Int) throws(HeapError) -> AllocatedSpan {
     lock.lock()
     do throws(HeapError) {
+      try makeRoom(at: address, count)
       let taken = try takeRange(at: address, count, startsSpan: true)
       state.pointee.totals.allocations &+= 1
       lock.unlock()
@@ -18,7 +19,7 @@ extension PageHeapCore {
 
   /// Extends `span` by `pages` in place, into free pages that follow it, or returns nil and changes nothing.
   ///
-  /// - Complexity: O(blocks of the extension).
+  /// - Complexity: O(blocks of the extension). At a limit, what is released to make room besides.
   package func grow(_ span: PageSpan, by pages: Int) -> PageSpan? {
     if pages <= 0 { return pages == 0 ? span : nil }
     lock.lock()
@@ -34,15 +35,30 @@ extension PageHeapCore {
     let arena = state.pointee.arenas[Int(last.pointee.arena)]
     guard arena.contains(span.address), arena.contains(end) else { return nil }
     do throws(HeapError) {
+      // The lock may be open meanwhile; the span is its caller's, and whether the pages are free is asked again.
+      try makeRoom(at: end, pages)
       _ = try takeRange(at: end, pages, startsSpan: false)
     } catch { return nil }
     return PageSpan(address: span.address, pageCount: span.pageCount + pages)
   }
 
-  /// Takes the free pages at `address`. Under the lock; never opens it, so what it checked still holds when it takes.
-  private func takeRange(
-    at address: UInt, _ count: Int, startsSpan: Bool
-  ) throws(HeapError) -> (refaulted: Int, zero: Bool) {
+  /// Releases other free memory if taking the pages at `address` would be above a limit. Held lock on entry and return;
+  /// may open it in between.
+  private func makeRoom(at address: UInt, _ count: Int) throws(HeapError) {
+    if !state.pointee.hasLimit { return }
+    var mayRelease = true
+    while mayRelease {
+      let charge = try chargeOfRange(at: address, count)
+      if charge == 0 || state.pointee.excess(charge) <= 0 { return }
+      if state.pointee.usedPages + count > state.pointee.hardLimitPages { throw .limitExceeded }
+      mayRelease =
+        releaseForLimit(pages: state.pointee.excess(charge))
+        && state.pointee.chargedPages + charge > state.pointee.hardLimitPages
+    }
+  }
+
+  /// Pages that would be charged if the `count` pages at `address` were taken; throws unless they are free everywhere.
+  private func chargeOfRange(at address: UInt, _ count: Int) throws(HeapError) -> Int {
     let arena = state.pointee.arenaIndex(of: address)
     if arena < 0 { throw .addressNotFree }
     let arenaPointer = state.pointee.arenas + arena
@@ -74,6 +90,20 @@ extension PageHeapCore {
       rest -= run.count
       start = 0
     }
+    return charge
+  }
+
+  /// Takes the free pages at `address`. Under the lock; never opens it, so what it checked still holds when it takes.
+  private func takeRange(
+    at address: UInt, _ count: Int, startsSpan: Bool
+  ) throws(HeapError) -> (refaulted: Int, zero: Bool) {
+    let charge = try chargeOfRange(at: address, count)
+    let arena = state.pointee.arenaIndex(of: address)
+    let arenaPointer = state.pointee.arenas + arena
+    let offset = Int(address - arenaPointer.pointee.range.start)
+    let firstBlock = offset >> bytesPerBlockShift
+    let first = (offset >> pageShift) & (pagesPerBlock - 1)
+    let blocks = (first + count + pagesPerBlock - 1) / pagesPerBlock
     if state.pointee.chargedPages + charge > state.pointee.hardLimitPages { throw .limitExceeded }
 
     let missing = firstBlock + blocks - arenaPointer.pointee.committedBlocks
@@ -81,8 +111,8 @@ extension PageHeapCore {
 
     var refaulted = 0
     var isZero = true
-    rest = count
-    start = first
+    var rest = count
+    var start = first
     for number in firstBlock..<(firstBlock + blocks) {
       let block = arenaPointer.pointee.block(number)
       let run = PageRun(start: start, count: min(rest, pagesPerBlock - start))

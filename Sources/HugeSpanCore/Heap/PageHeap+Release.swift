@@ -238,26 +238,36 @@ extension PageHeapCore {
     if byteCount <= 0 { return 0 }
     lock.lock()
     awaitScavenging()
-    let pages = releaseHonestly(pages: (byteCount - 1) >> pageShift + 1)
+    let pages = releaseHonestly(pages: (byteCount - 1) >> pageShift + 1, measured: true)
     endScavenging()
     lock.unlock()
     return pages << pageShift
   }
 
-  /// Makes room under a limit before the heap grows. Held lock on entry and return; open in between.
-  func releaseForLimit(pages: Int) -> Int {
+  /// Makes room under a limit before the heap grows: by what the heap believes to be charged, as the limit itself does.
+  /// Held lock on entry and return; open in between. False if nothing was left to release.
+  func releaseForLimit(pages: Int) -> Bool {
     awaitScavenging()
     defer { endScavenging() }
-    return releaseHonestly(pages: pages)
+    return releaseHonestly(pages: pages, measured: false) > 0
   }
 
-  /// In price order: wholly free blocks, broken blocks, long spans of intact ones, and what is lazily free.
-  private func releaseHonestly(pages: Int) -> Int {
+  /// In price order: wholly free blocks, broken blocks, what is lazily free, long spans of intact blocks. Answers how
+  /// many pages went: those that were resident before, by the kernel's word, or those that were believed charged.
+  private func releaseHonestly(pages: Int, measured: Bool) -> Int {
     let kind: StrategyKind = kernel.capabilities.supports(.splitDontneed) ? .splitDontneed : .dontneed
-    let configured = state.pointee.options.strategy
-    var uncharged = 0
     var order = ReleaseOrder(preferBroken: true, length: .longest)
     order.wholeFirst = true
+    order.sparesIntact = true
+    var uncharged = releaseInOrder(order, pages: pages, kind, measured: measured)
+    uncharged += releaseLazy(pages: pages - uncharged, measured: measured)
+    order.sparesIntact = false
+    return uncharged + releaseInOrder(order, pages: pages - uncharged, kind, measured: measured)
+  }
+
+  private func releaseInOrder(_ order: ReleaseOrder, pages: Int, _ kind: StrategyKind, measured: Bool) -> Int {
+    let configured = state.pointee.options.strategy
+    var uncharged = 0
     // The selection asks the configured strategy whether anything is released at all, and whether parts are.
     while uncharged < pages && !state.pointee.wasPostponed {
       state.pointee.options.strategy = StrategyChoice(kind, wholeBlocksOnly: configured.wholeBlocksOnly)
@@ -269,47 +279,62 @@ extension PageHeapCore {
       }
       state.pointee.options.strategy = configured
       if selected == 0 { break }
-      uncharged += releaseMeasured(kind)
+      uncharged += releaseHonestBatch(kind, measured: measured)
     }
+    return uncharged
+  }
+
+  private func releaseLazy(pages: Int, measured: Bool) -> Int {
+    var uncharged = 0
     while uncharged < pages && state.pointee.lazyPages > 0 && !state.pointee.wasPostponed {
       let before = uncharged
+      var selected = 0
       var examined = 0
       let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
-      while examined < blocks && !state.pointee.batch.isFull {
+      while examined < blocks && selected < pages - uncharged && !state.pointee.batch.isFull {
         var cursor = state.pointee.lazyCursor
         guard let block = state.pointee.next(&cursor) else { break }
-        if block.pointee.lazy > 0 && block.pointee.kind != .releasing && !state.pointee.sendLazy(block) { break }
+        if block.pointee.lazy > 0 && block.pointee.kind != .releasing && !block.pointee.flags.contains(.refused) {
+          selected += Int(block.pointee.lazy)
+          if !state.pointee.sendLazy(block) { break }
+        }
         state.pointee.lazyCursor = cursor
         examined += 1
       }
       if state.pointee.batch.count == 0 { break }
-      uncharged += releaseMeasured(.dontneed)
+      uncharged += releaseHonestBatch(.dontneed, measured: measured)
       if uncharged == before && examined >= blocks { break }
     }
     return uncharged
   }
 
-  /// Releases the batch and answers how many of its pages were resident before and are gone now, charge included.
-  private func releaseMeasured(_ kind: StrategyKind) -> Int {
+  /// Releases the batch and answers how many of its pages are gone now, charge included: of those that were resident
+  /// before by the kernel's word, or of those that were believed charged.
+  private func releaseHonestBatch(_ kind: StrategyKind, measured: Bool) -> Int {
     let batch = state.pointee.batch
     lock.unlock()
     var resident = InlineArray<128, Int32>(repeating: -1)
     for index in 0..<batch.count {
-      resident[index] = residentPages(in: batch.ranges[index], scratch: batch)
+      if measured { resident[index] = residentPages(in: batch.ranges[index], scratch: batch) }
       // An answer that has to be true does not build on what was true once: a split block may be huge again, or whole
       // below its pages.
       batch.known[index].backing = .unknown
       batch.known[index].wholeFolio = true
     }
     lock.lock()
-    _ = releaseBatch(kind)
+    var believed = releaseBatch(kind)
     var pages = 0
-    for index in 0..<batch.count where batch.known[index].effect == .gone {
-      pages += resident[index] >= 0 ? Int(resident[index]) : batch.ranges[index].byteCount >> pageShift
+    for index in 0..<batch.count {
+      let size = batch.ranges[index].byteCount >> pageShift
+      switch batch.known[index].effect {
+      case .gone: pages += resident[index] >= 0 ? Int(resident[index]) : size
+      case .goneFromWholeFolio: believed -= size
+      case .postponed, .refused, .lazy: break
+      }
     }
     // A block that goes as a whole takes its phantom along, but how much that was is only believed: pages of its folio
     // that came back as base pages are not told apart. The answer is what is sure.
-    return pages
+    return measured ? pages : believed
   }
 
   /// Pages of `range` in memory by the kernel's word, or -1 if it does not say.

@@ -20,7 +20,7 @@ extension HeapState {
       if !wholeOnly, let block = releasable.longest() { return sendLongest(of: block) }
       let whole = sendLongestIntactRun(wanted: wanted)
       if whole > 0 || wholeOnly { return whole }
-      guard let block = emptiestIntact() else { return 0 }
+      guard !order.sparesIntact, let block = emptiestIntact() else { return 0 }
       return sendLongest(of: block)
     }
     // By length alone: wholly free blocks are longer than anything else.

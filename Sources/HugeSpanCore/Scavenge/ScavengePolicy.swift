@@ -34,6 +34,8 @@ package struct ReleaseOrder: Equatable, Sendable {
   package var length: Length
   /// Wholly free blocks before everything else: the cheapest bytes first.
   package var wholeFirst: Bool = false
+  /// No intact block is broken.
+  package var sparesIntact: Bool = false
 
   package init(preferBroken: Bool, length: Length) {
     self.preferBroken = preferBroken
