@@ -81,7 +81,7 @@ struct BlockFlags {
   static let donated = BlockFlags(rawValue: 2)
   /// Serves spans that are expected to be short-lived.
   static let transient = BlockFlags(rawValue: 4)
-  /// The kernel refused a release; left alone until the block has been free as a whole.
+  /// The kernel refused a release; left alone for a while.
   static let refused = BlockFlags(rawValue: 8)
   /// An absent block that had been released (its next use is a refault, not a first touch).
   static let wasReleased = BlockFlags(rawValue: 16)

@@ -132,7 +132,7 @@ extension HeapState {
     var pages = 0
     switch effect {
     case .refused, .postponed:
-      if effect == .refused { block.pointee.flags.insert(.refused) } else { wasPostponed = true }
+      if effect == .refused { noteRefusal(block) } else { wasPostponed = true }
       // Only if no other part of it was released meanwhile.
       if entry.breaksBlock && block.pointee.released == 0 && block.pointee.inFlight == 0 && known.backing != .split {
         lists.remove(block)
@@ -150,6 +150,11 @@ extension HeapState {
     }
     if block.pointee.used == 0 && block.pointee.inFlight == 0 { settleEmpty(block) } else { relist(block) }
     return pages
+  }
+
+  private mutating func noteRefusal(_ block: Block) {
+    block.pointee.flags.insert(.refused)
+    refusalsToCheck = blockCount
   }
 
   /// Free pages of `run`, released or not, become released.
@@ -211,7 +216,7 @@ extension HeapState {
         }
         releasedPages += Int(block.pointee.released)
         lazyPages += Int(block.pointee.lazy)
-        if effect == .refused { block.pointee.flags.insert(.refused) }
+        if effect == .refused { noteRefusal(block) }
         if effect == .postponed { wasPostponed = true }
         listFree(block)
         arenas[arena].markFree(number, resident: true)

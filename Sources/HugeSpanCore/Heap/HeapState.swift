@@ -90,6 +90,11 @@ struct HeapState {
   /// Where the walks over all blocks (second stage, cures) go on.
   var lazyCursor = BlockCursor()
   var phantomCursor = BlockCursor()
+  /// Blocks that the walk that forgets refusals has yet to look at, and where it goes on.
+  var refusalsToCheck = 0
+  var refusalCursor = BlockCursor()
+  /// Threads that wait for their turn to scavenge.
+  var waitingScavengers = 0
   var metadataBytes = 0
   /// Counters at the last tick, for what the policy is told.
   var pagesFreedAtTick = 0
@@ -432,5 +437,22 @@ extension HeapState {
       tries += 1
     }
     return nil
+  }
+
+  /// All committed blocks.
+  var blockCount: Int { occupiedBlocks + freeResidentBlocks + absentBlocks + releasingBlocks }
+
+  /// Lets up to `limit` blocks be tried again that the kernel refused to release, in a walk over all blocks: memory that
+  /// was locked may be no more.
+  mutating func forgetRefusals(_ limit: Int) {
+    var rest = min(limit, refusalsToCheck)
+    refusalsToCheck -= rest
+    while rest > 0, let block = next(&refusalCursor) {
+      rest -= 1
+      if !block.pointee.flags.contains(.refused) || block.pointee.kind == .releasing { continue }
+      unlist(block)
+      block.pointee.flags.remove(.refused)
+      enlist(block)
+    }
   }
 }

@@ -21,6 +21,7 @@ extension PageHeapCore {
     }
     beginScavenging()
     let input = noteTick(nanoseconds, processCPU)
+    if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.forgetRefusals(Self.blocksPerRetry) }
     let plan = state.pointee.policy.plan(input)
     report.nextTickNanoseconds = plan.nextTick
     if state.pointee.strategyReleases {
@@ -39,6 +40,10 @@ extension PageHeapCore {
     lock.unlock()
     return report
   }
+
+  /// What the kernel refused is tried again a part at a time, and in few ticks: refusals end a release early.
+  static var ticksPerRetry: Int { 64 }
+  static var blocksPerRetry: Int { 1024 }
 
   /// Releases free memory in `order` until `pages` are given to the kernel or nothing is left, by the configured
   /// strategy. Answers how many were; the last span may overshoot. What a policy orders, without a policy.
@@ -238,7 +243,13 @@ extension PageHeapCore {
     if byteCount <= 0 { return 0 }
     lock.lock()
     awaitScavenging()
-    let pages = releaseHonestly(pages: (byteCount - 1) >> pageShift + 1, measured: true)
+    let wanted = (byteCount - 1) >> pageShift + 1
+    var pages = releaseHonestly(pages: wanted, measured: true)
+    if pages < wanted && !state.pointee.wasPostponed && state.pointee.refusalsToCheck > 0 {
+      // What was refused once comes last: it may be refused again, and a release gives up after some refusals.
+      state.pointee.forgetRefusals(.max)
+      pages += releaseHonestly(pages: wanted - pages, measured: true)
+    }
     endScavenging()
     lock.unlock()
     return pages << pageShift

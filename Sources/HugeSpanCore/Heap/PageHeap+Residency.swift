@@ -207,7 +207,7 @@ extension HeapState {
     enlist(block)
   }
 
-  private mutating func unlist(_ block: Block) {
+  mutating func unlist(_ block: Block) {
     if block.pointee.kind == .occupied {
       lists.remove(block)
       releasable.remove(block)
@@ -220,7 +220,7 @@ extension HeapState {
     }
   }
 
-  private mutating func enlist(_ block: Block) {
+  mutating func enlist(_ block: Block) {
     if block.pointee.kind == .occupied { relist(block) } else { listFree(block) }
   }
 
