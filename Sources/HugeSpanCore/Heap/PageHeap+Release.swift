@@ -26,7 +26,9 @@ extension PageHeapCore {
     report.nextTickNanoseconds = plan.nextTick
     if state.pointee.strategyReleases {
       let kind = state.pointee.options.strategy.kind
-      let done = release(pages: plan.pages, order: plan.order, ranges: state.pointee.options.rangesPerTick)
+      // Whoever waits needs memory now: the tick goes on another time.
+      let done = release(
+        pages: plan.pages, order: plan.order, ranges: state.pointee.options.rangesPerTick, givesWay: true)
       report.releasedPages = done.pages
       report.isUnfinished = done.hitBound
       if kind == .freeThenDontneed { secondStage() }
@@ -50,14 +52,16 @@ extension PageHeapCore {
   package func release(pages: Int, order: ReleaseOrder) -> Int {
     lock.lock()
     awaitScavenging()
-    let done = release(pages: pages, order: order, ranges: Int.max)
+    let done = release(pages: pages, order: order, ranges: Int.max, givesWay: false)
     endScavenging()
     lock.unlock()
     return done.pages
   }
 
   /// Held lock on entry and return; open in between.
-  private func release(pages: Int, order: ReleaseOrder, ranges limit: Int) -> (pages: Int, hitBound: Bool) {
+  private func release(
+    pages: Int, order: ReleaseOrder, ranges limit: Int, givesWay: Bool
+  ) -> (pages: Int, hitBound: Bool) {
     let kind = state.pointee.options.strategy.kind
     var ranges = 0
     var released = 0
@@ -73,6 +77,7 @@ extension PageHeapCore {
       if selected == 0 { break }
       released += releaseBatch(
         kind == .freeThenDontneed ? .free : kind, custom: state.pointee.options.customStrategy)
+      if givesWay && state.pointee.waitingScavengers > 0 && released < pages { return (released, true) }
     }
     return (released, ranges >= limit)
   }
@@ -81,7 +86,8 @@ extension PageHeapCore {
     var input = ScavengeInput()
     input.now = nanoseconds
     // A clock that goes back is the caller's mistake; the time since then is not known, and not huge.
-    input.elapsed = state.pointee.totals.ticks == 0 || nanoseconds < state.pointee.now ? 0 : nanoseconds - state.pointee.now
+    let isFirst = state.pointee.totals.ticks == 0 || nanoseconds < state.pointee.now
+    input.elapsed = isFirst ? 0 : nanoseconds - state.pointee.now
     input.processCPU = processCPU
     input.freedPages = state.pointee.pagesFreed - state.pointee.pagesFreedAtTick
     input.refaultedPages = state.pointee.totals.pagesRefaulted - state.pointee.pagesRefaultedAtTick
@@ -113,9 +119,11 @@ extension PageHeapCore {
     while state.pointee.scavenging {
       // Counted, so that the heap outlives the wait.
       state.pointee.pendingOperations += 1
+      state.pointee.waitingScavengers += 1
       lock.unlock()
       hs_shim_sleep_nanoseconds(20_000)
       lock.lock()
+      state.pointee.waitingScavengers -= 1
       state.pointee.pendingOperations -= 1
     }
     beginScavenging()

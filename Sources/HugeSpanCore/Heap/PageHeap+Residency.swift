@@ -153,7 +153,8 @@ struct ScanScratch {
   func seen(_ offset: Int) -> SeenBlock {
     let map = PageMap(present + offset * wordsPerMap)
     return SeenBlock(
-      present: map, away: PageMap(away + offset * wordsPerMap), presentCount: map.count, isHuge: huge.pointee >> UInt64(offset) & 1 != 0,
+      present: map, away: PageMap(away + offset * wordsPerMap), presentCount: map.count,
+      isHuge: huge.pointee >> UInt64(offset) & 1 != 0,
       isBackingKnown: unknown.pointee >> UInt64(offset) & 1 == 0)
   }
 }
