@@ -106,6 +106,9 @@ package struct ModelKernel: Kernel {
     locked { state in state.forEachBlock(of: range) { block, _ in _ = block.collapse() } }
   }
 
+  /// The pages of `range` are there no more and not gone either: swapped out, or being moved.
+  package func setAway(_ range: AddressRange) { locked { $0.away.append(range) } }
+
   /// Turns hugepages on or off.
   package func setGivesHugePages(_ gives: Bool) { locked { $0.givesHugePages = gives } }
 
@@ -147,6 +150,8 @@ private struct State {
   }
 
   var givesHugePages: Bool
+  /// Swapped out, or being moved: in no page table, and with contents.
+  var away: [AddressRange] = []
   var reservations: [Reservation] = []
   var blocks: [UInt: ModelBlock] = [:]
   var metadata: [UInt: Int] = [:]
@@ -285,14 +290,18 @@ private struct State {
       let last = min(ModelBlock.pageCount, Int(range.end - start) / 4096)
       for page in first..<last where block.pages[page] != .absent {
         let position = start + UInt(page * 4096)
-        if let last = found.last, last.range.end == position, last.isHuge == block.isMappedHuge {
+        let isPresent = !away.contains { $0.contains(AddressRange(start: position, byteCount: 4096)) }
+        if let last = found.last, last.range.end == position, last.isHuge == (block.isMappedHuge && isPresent),
+          last.isPresent == isPresent
+        {
           found[found.count - 1].range.byteCount += 4096
         } else if found.count == capacity {
           return (found, position)
         } else {
           found.append(
             ResidentRegion(
-              range: AddressRange(start: position, byteCount: 4096), isHuge: block.isMappedHuge, isPresent: true))
+              range: AddressRange(start: position, byteCount: 4096), isHuge: block.isMappedHuge && isPresent,
+              isPresent: isPresent))
         }
       }
     }
