@@ -10,23 +10,28 @@ struct ProgramSampler: ~Copyable {
   private let file: Int32
   private var clock: clockid_t = 0
   private var pending = hs_log_sample()
-  /// What the thread's priority was, and is again afterwards.
-  private let niceness: Int32
-  private static let thisThread = __priority_which_t(PRIO_PROCESS.rawValue)
+  /// How this thread was scheduled, and is again afterwards.
+  private let policy: Int32
+  private var original = sched_param()
   private var buffer = [UInt8](repeating: 0, count: 16384)
 
   init?(process: pid_t, recording: RawRecording, startMonotonic: UInt64) {
     self.process = process
     self.startMonotonic = startMonotonic
-    // On time even if the program takes all CPUs; where this is not allowed, samples may be late.
-    niceness = getpriority(Self.thisThread, 0)
-    _ = setpriority(Self.thisThread, 0, -10)
+    // On time even if others take all CPUs, for the millisecond that a look takes; where real-time scheduling is not
+    // allowed, samples may be late. (Niceness would not do: it counts only among the processes of a session.)
+    policy = sched_getscheduler(0)
+    var parameters = sched_param()
+    sched_getparam(0, &original)
+    parameters.sched_priority = 1
+    sched_setscheduler(0, SCHED_RR, &parameters)
     file = open(recording.samplesPath, O_WRONLY | O_APPEND | O_CLOEXEC)
     if file < 0 || clock_getcpuclockid(process, &clock) != 0 { return nil }
   }
 
   deinit {
-    _ = setpriority(Self.thisThread, 0, niceness)
+    var parameters = original
+    sched_setscheduler(0, policy, &parameters)
     if file >= 0 { close(file) }
   }
 
