@@ -102,7 +102,8 @@ private final class HalfReleased {
 
 @Suite(
   .serialized, .enabled(if: canBeCharged, "no memory group of one's own can be made here"),
-  .enabled(if: canSplit, "this kernel gives no hugepages, or does not split them"))
+  .enabled(if: canSplit, "this kernel gives no hugepages, or does not split them"),
+  .enabled(if: !hasAddressSanitizer, "the address sanitizer's own memory is charged too"))
 struct HalfReleasedHugePages {
   @Test func stayChargedAfterDontneedUntilTheyAreCured() async {
     await #expect(processExitsWith: .success) {
