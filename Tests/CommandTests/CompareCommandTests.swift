@@ -62,7 +62,8 @@ struct CompareCommandTests {
 
   @Test(
     "a run that keeps everything shows a phantom under 1 MB",
-    .enabled(if: canMakeGroup, "no memory cgroup can be made here"))
+    .enabled(if: canMakeGroup, "no memory cgroup can be made here"),
+    .enabled(if: !hasAddressSanitizer, "the address sanitizer's shadow memory is charged too"))
   func keepHasNoPhantom() throws {
     let folder = try TemporaryFolder()
     let trace = try generatedTrace(folder, seconds: 5, peak: "96MiB")
@@ -76,7 +77,8 @@ struct CompareCommandTests {
 
   @Test(
     "half of each hugepage released: the other half of the charge is phantom, within 2 %",
-    .enabled(if: canMakeGroup && hasHugePages, "needs a memory cgroup and transparent hugepages"))
+    .enabled(if: canMakeGroup && hasHugePages, "needs a memory cgroup and transparent hugepages"),
+    .enabled(if: !hasAddressSanitizer, "the address sanitizer's shadow memory is charged too"))
   func halfReleased() throws {
     // 128 hugepages in pairs of 1 MiB; the second of each pair goes, and nothing else happens for ten seconds.
     let folder = try TemporaryFolder()

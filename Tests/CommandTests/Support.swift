@@ -87,6 +87,9 @@ func groups(of owner: Int32) -> [String] {
   return names.filter { $0.hasPrefix("hugespan-\(owner)-") }
 }
 
+/// This program, and the command beside it, were built with the address sanitizer.
+let hasAddressSanitizer = dlsym(nil, "__asan_init") != nil
+
 /// Whether this process may make memory groups.
 let canMakeGroup: Bool = {
   guard let membership = try? CgroupMembership.find(),
