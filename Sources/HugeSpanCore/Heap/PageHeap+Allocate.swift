@@ -254,22 +254,12 @@ extension PageHeapCore {
     lock.lock()
     // A single block, the commonest run: the newest intact one, if it is aligned well enough by being a block.
     if blocks == 1 && alignment <= UInt(bytesPerBlock) {
-      do throws(HeapError) {
-        let block = try obtainFreeBlock()
-        let before = state.pointee.totals.pagesRefaulted
-        state.pointee.claim(block, transient: false)
-        let taken = state.pointee.fillWhole(block)
-        state.pointee.totals.allocations &+= 1
-        if block.isBroken { state.pointee.relist(block) }
-        let address = state.pointee.address(of: block)
-        let refaulted = state.pointee.totals.pagesRefaulted &- before
+      if let block = state.pointee.freeIntact.head {
+        let result = takeWhole(block)
         lock.unlock()
-        return AllocatedSpan(
-          span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: refaulted)
-      } catch {
-        lock.unlock()
-        throw error
+        return result
       }
+      return try allocateWholeSlowly()
     }
     var mayRelease = state.pointee.hasLimit
     while true {
@@ -301,6 +291,33 @@ extension PageHeapCore {
         throw .kernel(error)
       }
     }
+  }
+
+  /// Enters with the lock held and leaves with it open.
+  @inline(never)
+  private func allocateWholeSlowly() throws(HeapError) -> AllocatedSpan {
+    do throws(HeapError) {
+      let block = try obtainFreeBlockSlowly()
+      let before = state.pointee.totals.pagesRefaulted
+      var result = takeWhole(block)
+      result.refaultedPages = state.pointee.totals.pagesRefaulted - before
+      lock.unlock()
+      return result
+    } catch {
+      lock.unlock()
+      throw error
+    }
+  }
+
+  @inline(__always)
+  private func takeWhole(_ block: Block) -> AllocatedSpan {
+    state.pointee.claim(block, transient: false)
+    let taken = state.pointee.fillWhole(block)
+    state.pointee.totals.allocations &+= 1
+    if block.isBroken { state.pointee.relist(block) }
+    return AllocatedSpan(
+      span: PageSpan(address: state.pointee.address(of: block), pageCount: pagesPerBlock), isZero: taken.zero,
+      refaultedPages: taken.refaulted)
   }
 
   /// The free run of blocks that fits best over all arenas.
