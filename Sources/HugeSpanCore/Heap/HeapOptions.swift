@@ -4,7 +4,7 @@
 public struct HeapOptions: Sendable {
   /// Keep one word of user data per span (costs 8 bytes of address space per page, memory only where it is used).
   public var userData: Bool = false
-  /// Ask for transparent hugepages with madvise, once per arena.
+  /// Ask for transparent hugepages with madvise, once per arena, where memory gets none without.
   public var adviseHugePages: Bool = true
   /// Address space of the first arena in bytes; the following ones double.
   public var firstArenaBytes: Int = 1 << 30

@@ -38,7 +38,8 @@ extension PageHeapCore {
     result.releasedPages = state.pointee.releasedPages - state.pointee.lazyPages
     result.phantomPages = state.pointee.phantomPages
     result.absentBlocks = state.pointee.absentBlocks
-    result.freeResidentBlocks = state.pointee.freeResidentBlocks
+    // Those that are in flight are in memory until they are booked.
+    result.freeResidentBlocks = state.pointee.freeResidentBlocks + state.pointee.releasingBlocks
     result.blocks =
       state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
       + state.pointee.releasingBlocks

@@ -31,6 +31,10 @@ package struct KernelCapabilities: Equatable, Sendable {
   /// MADV_COLD on one page of a hugepage splits it and keeps its data.
   package static let honestSplit = Self(rawValue: 1 << 9)
 
+  /// A block becomes a hugepage on first touch without having been advised: advice would change nothing but how hard
+  /// the kernel tries. Not among `all`.
+  package static let hugePagesUnasked = Self(rawValue: 1 << 10)
+
   /// Nothing.
   package static let none = Self(rawValue: 0)
   /// Everything: what a kernel model says unless it is told otherwise.

@@ -1,7 +1,7 @@
 // What works is found by trying it on a scratch mapping, and reading back what it did.
 //
-// Two blocks are reserved. The first is used for hugepages: touched, looked at, split, looked at again, collapsed. The
-// second serves everything that needs base pages only. Where the first touch gives no hugepage (they are turned off, or
+// Three blocks are reserved. The first is used for hugepages: touched, looked at, split, looked at again, collapsed. The
+// second serves everything that needs base pages only. The third shows what memory gets that was not advised. Where the first touch gives no hugepage (they are turned off, or
 // no 2 MiB piece is free just now), a collapse makes one to try the split on.
 
 import CHugeSpanShims
@@ -10,7 +10,7 @@ extension LinuxKernel {
   /// Fills `capabilities`, and lowers `batching` and `residencySource` to what works.
   mutating func probe() {
     let block = geometry.hugePageBytes > 0 ? geometry.hugePageBytes : 1 << 21
-    guard let scratch = try? reserve(byteCount: 2 * block, alignment: block) else { return }
+    guard let scratch = try? reserve(byteCount: 3 * block, alignment: block) else { return }
     defer { unreserve(scratch) }
     guard (try? commit(scratch)) != nil else { return }
     let pages = AddressRange(start: scratch.start + UInt(block), byteCount: 16 * geometry.pageBytes)
@@ -21,6 +21,9 @@ extension LinuxKernel {
     if batching != .none { capabilities.insert(.batchedAdvice) }
     if geometry.hugePageBytes > 0 {
       probeHugePages(on: AddressRange(start: scratch.start, byteCount: geometry.hugePageBytes))
+      let unasked = AddressRange(start: scratch.start + UInt(2 * block), byteCount: block)
+      Self.touch(unasked.start)
+      if isHuge(unasked) { capabilities.insert(.hugePagesUnasked) }
     }
   }
 

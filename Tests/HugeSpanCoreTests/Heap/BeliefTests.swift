@@ -240,3 +240,16 @@ private let longest = ReleaseOrder(preferBroken: true, length: .longest)
     #expect(runs.count > 256 && released == expected)
   }
 }
+
+@Suite struct AnArena {
+  @Test(arguments: [true, false])
+  func isAdvisedOnceAndOnlyWhereMemoryGetsNoHugepagesWithout(isNeeded: Bool) throws {
+    var capabilities = KernelCapabilities.all
+    if !isNeeded { capabilities.insert(.hugePagesUnasked) }
+    let kernel = ModelKernel(capabilities: capabilities)
+    let heap = try PageHeapCore(kernel: kernel, options: options())
+    _ = try heap.allocate(SpanRequest(pageCount: 512))
+    _ = try heap.allocate(SpanRequest(pageCount: 5120))
+    #expect(kernel.count(of: .advise(.hugepage)) == (isNeeded ? 1 : 0))
+  }
+}

@@ -174,6 +174,13 @@ private let hasHugePages = realKernel.capabilities.contains(.hugePages)
   }
 }
 
+@Suite struct MemoryThatWasNotAdvised {
+  @Test func getsHugepagesInNoOtherModeThanAlways() throws {
+    let mode = try String(contentsOfFile: "/sys/kernel/mm/transparent_hugepage/enabled", encoding: .utf8)
+    if !mode.contains("[always]") { #expect(!LinuxKernel().capabilities.contains(.hugePagesUnasked)) }
+  }
+}
+
 @Suite(.serialized, .enabled(if: hasHugePages, "the kernel gives no hugepages to advised memory"))
 struct HugePagesOfTheLinuxKernel {
   @Test func anAdvisedBlockBecomesHugeOnFirstTouch() throws {
