@@ -10,6 +10,8 @@ struct ProgramSampler: ~Copyable {
   private let file: Int32
   private var clock: clockid_t = 0
   private var pending = hs_log_sample()
+  private var hugeBytes: UInt64 = 0
+  private var hugeBytesDue: UInt64 = 0
   /// How this thread was scheduled, and is again afterwards.
   private let policy: Int32
   private var original = sched_param()
@@ -30,9 +32,13 @@ struct ProgramSampler: ~Copyable {
   }
 
   deinit {
+    leaveRealTime()
+    if file >= 0 { close(file) }
+  }
+
+  private func leaveRealTime() {
     var parameters = original
     sched_setscheduler(0, policy, &parameters)
-    if file >= 0 { close(file) }
   }
 
   /// Takes one sample; nothing when the process is gone or its memory is no more.
@@ -40,6 +46,7 @@ struct ProgramSampler: ~Copyable {
   /// A program may free a hundred megabytes while it is looked at. So the time is that of the middle of the look, and a
   /// look that took long, because this process had to wait for a CPU, is taken again.
   mutating func sample() {
+    readHugeBytesIfDue()
     for _ in 0..<3 {
       var sample = hs_log_sample()
       let before = nanoseconds(CLOCK_MONOTONIC)
@@ -49,6 +56,7 @@ struct ProgramSampler: ~Copyable {
       pending.time = before + (after - before) / 2 - startMonotonic
       if after - before < 10_000_000 { break }
     }
+    pending.huge_bytes = min(hugeBytes, pending.anonymous_bytes)
     // One write of 48 bytes: whole or not there.
     _ = withUnsafeBytes(of: &pending) { write(file, $0.baseAddress, $0.count) }
   }
@@ -60,20 +68,33 @@ struct ProgramSampler: ~Copyable {
     return true
   }
 
-  /// The rolled-up map: one pass of the kernel over the page tables, 4 ms for 200 MiB of base pages.
+  /// The kernel's counter of anonymous pages.
   private mutating func readMemory(_ sample: inout hs_log_sample) -> Bool {
-    guard let text = read("/proc/\(process)/smaps_rollup") else { return false }
-    var found = 0
+    guard let text = read("/proc/\(process)/status") else { return false }
     for line in text.split(separator: 0x0A) {
-      if let value = kibibytes(line, "Anonymous:") {
+      if let value = kibibytes(line, "RssAnon:") {
         sample.anonymous_bytes = value * 1024
-        found += 1
-      } else if let value = kibibytes(line, "AnonHugePages:") {
-        sample.huge_bytes = value * 1024
-        found += 1
+        return true
       }
     }
-    return found == 2
+    return false
+  }
+
+  /// Hugepages are in the rolled-up map only: a pass of the kernel over the page tables, 2 ms for 100 MiB of base pages,
+  /// nothing for hugepages. It is made with each sample while that is a tenth of the time, and less often for programs of
+  /// gigabytes; then the figure is the last one.
+  private mutating func readHugeBytesIfDue() {
+    let now = nanoseconds(CLOCK_MONOTONIC)
+    if now < hugeBytesDue { return }
+    let workBefore = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+    guard let text = read("/proc/\(process)/smaps_rollup") else { return }
+    for line in text.split(separator: 0x0A) {
+      if let value = kibibytes(line, "AnonHugePages:") { hugeBytes = value * 1024 }
+    }
+    let work = nanoseconds(CLOCK_THREAD_CPUTIME_ID) - workBefore
+    hugeBytesDue = now + 10 * work
+    // Too long to be ahead of everybody.
+    if work > 100_000_000 { leaveRealTime() }
   }
 
   /// Fields 10 and 12 of `stat`, counted after the name, which may itself contain blanks and parentheses.
