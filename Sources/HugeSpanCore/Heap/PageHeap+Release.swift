@@ -147,7 +147,9 @@ extension PageHeapCore {
     case .free, .freeThenDontneed: cost = FreeStrategy().release(batch, on: kernel)
     case .splitDontneed: cost = SplitDontneedStrategy().release(batch, on: kernel)
     }
-    if check && batch.known[0].effect > .refused { batch.check(0, on: kernel, cost: &cost) }
+    if check && batch.known[0].effect > .refused && batch.known[0].effect != .lazy {
+      batch.check(0, on: kernel, cost: &cost)
+    }
     lock.lock()
     return book(cost)
   }

@@ -193,6 +193,8 @@ extension PlacementLists {
     var words = summary[first >> 6]
     var best: Block? = nil
     var examined = 0
+    // Refused blocks must not hide the others, nor cost a walk over all of a locked heap each time.
+    var passed = 0
     while words != 0 {
       let word = first + 63 - words.leadingZeroBitCount
       words &= ~(1 << UInt64(word - first))
@@ -202,15 +204,13 @@ extension PlacementLists {
         here &= ~(1 << UInt64(bit))
         var block = heads[(word << 6) + bit]
         while let each = block {
-          if !each.pointee.flags.contains(.refused)
-            && (best == nil
-              || Int(each.pointee.used) + 2 * Int(each.pointee.spans) < Int(best!.pointee.used) + 2
-                * Int(best!.pointee.spans))
-          {
-            best = each
+          if each.pointee.flags.contains(.refused) {
+            passed += 1
+          } else {
+            if best == nil || each.useToBreak < best!.useToBreak { best = each }
+            examined += 1
           }
-          examined += 1
-          if examined == limit { return best }
+          if examined == limit || passed == 16 * limit { return best }
           block = each.pointee.next
         }
       }

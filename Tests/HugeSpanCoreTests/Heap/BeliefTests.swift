@@ -141,6 +141,20 @@ private let longest = ReleaseOrder(preferBroken: true, length: .longest)
     heap.checkInvariants()
   }
 
+  @Test func ofManyBlocksDoesNotHideTheOthers() throws {
+    let kernel = FaultInjectingKernel(ModelKernel())
+    var options = options(.dontneed, .immediate)
+    options.firstArenaBytes = 640 << 21
+    let heap = try PageHeapCore(kernel: kernel, options: options)
+    for _ in 0..<600 { _ = try heap.allocate(SpanRequest(pageCount: 400)) }
+    _ = try heap.allocate(SpanRequest(pageCount: 462))
+    kernel.faults.fail(.advise(.dontneed), count: 600, with: .invalid)
+    var released = 0
+    for time in 1...60 { released += heap.tick(at: UInt64(time), processCPU: 0).releasedPages }
+    #expect(released == 50)
+    heap.checkInvariants()
+  }
+
   @Test func isForgottenAfterAWhile() throws {
     let kernel = FaultInjectingKernel(ModelKernel())
     let heap = try PageHeapCore(kernel: kernel, options: options(.splitDontneed, .immediate))
