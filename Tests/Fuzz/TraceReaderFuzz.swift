@@ -62,7 +62,7 @@ private func readText(_ bytes: [UInt8]) {
   var packed: [UInt8] = []
   do {
     try withoutActuallyEscaping({ (part: UnsafeRawBufferPointer) in packed.append(contentsOf: part) }) { sink in
-      try TraceText.pack(TraceFile(bytes), to: .function(sink))
+      _ = try TraceText.pack(TraceFile(bytes), to: .function(sink))
     }
   } catch { return }
   do { _ = try allEvents(packed, .strict) } catch { fatalError("text was packed to a trace that is refused: \(error)") }
