@@ -63,8 +63,9 @@ struct PlacementLists {
     let group = flags.contains(.transient) ? ranks : 0
     if block.pointee.released != 0 {
       let base = (group &+ PlacementRank.released.rawValue) &* listsPerRank
-      // Spans and pages, in about equal parts: a page is a sixteenth of a span and more.
-      let degree = doublingDegree(Int(block.pointee.spans) / 2 &+ Int(block.pointee.used) / 16)
+      // Spans and pages, in about equal parts: the deterministic program needs the fewest blocks, and keeps most pages
+      // beside no released one, where a span counts as much as nine pages.
+      let degree = doublingDegree((Int(block.pointee.spans) &* 9 &+ Int(block.pointee.used)) &>> 4)
       return UInt16(truncatingIfNeeded: base &+ degree &* pagesPerBlock &+ longest &- 1)
     }
     var rank = PlacementRank.intact.rawValue

@@ -175,6 +175,7 @@ private func rows(seed: UInt64) throws -> [PlacementRow] {
 }
 
 @Suite struct PlacementProgramTests {
+
   /// The first two rows of the published sequence are reproduced to the page by the published seed, so these compare
   /// exactly.
   @Test func packsTheFirstHeapNoWorseThanTheReferenceDoes() throws {
@@ -185,26 +186,28 @@ private func rows(seed: UInt64) throws -> [PlacementRow] {
     }
   }
 
-  /// The second heap's sequence is not published exactly (its used pages differ from ours for every seed that was
-  /// tried), and single runs of it scatter by several percent; so the mean over seeds is compared, per used page.
-  /// "Intact" is counted as TCMalloc's filler counts it: used pages in blocks without released pages.
+  /// The second heap's sequence is not known: its used pages are those of no offset in the first three million of the
+  /// random numbers, and of none of 900,000 related seeds. Single runs scatter (blocks by three to six, refaults by
+  /// hundreds), so the means over seeds are held against the reference's single run, within one percent. "Intact" is
+  /// counted as TCMalloc's filler counts it: used pages in blocks without released pages.
   @Test func holdsTheReferenceFiguresInTheMeanOverSeeds() throws {
-    let seeds: [UInt64] = [0x9E37_79B9_7F4A_7C15, 1, 42, 0xDEAD_BEEF, 2, 3, 4, 5]
-    let all = try seeds.map { try rows(seed: $0) }
+    let all = try (1...24).map { try rows(seed: $0) }
     for index in 2..<reference.count {
       let ours = all.map { $0[index] }
       func mean(_ value: (PlacementRow) -> Double) -> Double { ours.map(value).reduce(0, +) / Double(ours.count) }
       let expected = reference[index]
-      let ratio = mean { Double($0.blocks) / Double($0.used) } / (Double(expected.blocks) / Double(expected.used))
-      let line = "row \(index): \(ours)"
-      #expect(ratio <= 1.02, "\(line)")
-      #expect(mean(\.intact) >= expected.intact - 0.01, "\(line)")
+      let line = "row \(index + 1): \(ours)"
+      #expect(mean { Double($0.blocks) } <= Double(expected.blocks) * 1.01, "\(line)")
+      #expect(mean(\.intact) >= expected.intact * 0.99, "\(line)")
       if expected.calls > 0 {
         let calls = mean { Double($0.calls) / Double($0.released) }
-        #expect(calls <= Double(expected.calls) / Double(expected.released) * 1.01, "\(line)")
+        #expect(calls <= Double(expected.calls) / Double(expected.released), "\(line)")
       }
-      // TCMalloc's single run met no large request without an intact place in row 5; ours average six in 50,000.
-      #expect(mean { Double($0.refaulted) } <= Double(expected.refaulted) * 1.01 + (index == 5 ? 1000 : 0), "\(line)")
+      // One figure is worse: five of 50,000 requests, of a megabyte each, find no intact place in the churn after the
+      // release, where the reference met none (as three of our 24 seeds). A fresh block for each of them would hold
+      // that figure and cost a tenth more blocks at the end.
+      let refaulted = index == 5 ? 1000 : Double(expected.refaulted)
+      #expect(mean { Double($0.refaulted) } <= refaulted, "\(line)")
     }
   }
 }
