@@ -124,7 +124,7 @@ typedef struct hs_scavenge_plan {
 
 /*
  * A policy of one's own. Both functions run under the heap's lock: they must be short, make no system call, and not
- * call the heap. The table must stay where it is until the heap is destroyed.
+ * call the heap, nor an allocator that stands on it. The table must stay where it is until the heap is destroyed.
  */
 typedef struct hs_policy {
   void *HS_NULLABLE context;
@@ -157,7 +157,8 @@ typedef struct hs_release_range {
 
 /*
  * A strategy of one's own. release() runs with the heap's lock open, in one thread at a time, and may make system calls;
- * it must not call the heap. It returns the number of system calls it made. The table must stay where it is
+ * it must not call the heap. It returns the number of system calls it made. It is believed: pages that it calls gone
+ * and that are not will be handed out as zero. The table must stay where it is
  * until the heap is destroyed.
  */
 typedef struct hs_strategy {
