@@ -189,6 +189,49 @@ typedef struct hs_options {
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
 void hs_options_init(hs_options *HS_NONNULL options, size_t size);
 
+/* What a process does with its heap, besides the heap's own options: for programs that run on it unchanged. */
+typedef struct hs_process_options {
+  size_t size;                             /* set by hs_process_options_init */
+  bool scavenger;                          /* run the scavenger's thread (true) */
+  const char *HS_NULLABLE statistics_path; /* where statistics go at exit, not terminated; NULL is nowhere */
+  size_t statistics_path_length;
+} hs_process_options;
+
+/* Sets every process option to its default. `size` is sizeof(hs_process_options). */
+void hs_process_options_init(hs_process_options *HS_NONNULL options, size_t size);
+
+/* What is wrong with a text of options. */
+typedef struct hs_options_error {
+  size_t offset, length; /* the part of the text that is wrong */
+  char message[512];     /* a line without its end: what is wrong, and what would be right */
+} hs_options_error;
+
+/*
+ * Reads options from `text`, such as that of the environment variable HUGESPAN_CONF, over what `options` and `process`
+ * already say: pairs of a key and a value, "policy:seed,strategy:split-dontneed-whole,soft-limit:2GiB". Of a key that
+ * comes twice the last value counts; an empty text changes nothing.
+ *
+ *     policy             never, immediate, gperftools, seed
+ *     rate               0 to 1000000: pages released per 1000 freed (seed: 100; gperftools: its own scale, 1)
+ *     prefer-broken, prefer-long, discount-refaults
+ *                        on, off: the ideas of policy seed
+ *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed; all but keep also with -whole
+ *                        appended: only wholly free pageblocks
+ *     second-stage       a time (10s): when free-then-dontneed takes what was freed lazily
+ *     soft-limit, hard-limit
+ *                        a size (512MiB), or 0 for none
+ *     huge-pages         on, off: ask for hugepages where memory gets none without
+ *     first-arena        a size, at least 2MiB: address space reserved first
+ *     scavenger          on, off: the thread that releases memory, also while the program is idle
+ *     statistics         a file, to which statistics are written at exit; %p in it stands for the process' number, %% for %
+ *
+ * Sizes take K, M, G, T (also KiB..., powers of 1024; kB, MB, GB, TB are powers of 1000), times ns, us, ms, s, m, h. The
+ * last two keys are for `process`; if that is NULL they are unknown. HS_INVALID for what cannot be understood: then
+ * nothing has changed and `error`, unless NULL, is filled in. The path in `process` points into `text`.
+ */
+hs_status hs_options_parse(const char *HS_NONNULL text, hs_options *HS_NONNULL options,
+                           hs_process_options *HS_NULLABLE process, hs_options_error *HS_NULLABLE error);
+
 /* Makes an empty heap; NULL options are the defaults. HS_INVALID, HS_UNSUPPORTED_..., HS_NO_MEMORY. */
 hs_status hs_heap_create(const hs_options *HS_NULLABLE options, hs_heap *HS_NULLABLE *HS_NONNULL heap);
 

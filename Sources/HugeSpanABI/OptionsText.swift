@@ -1,0 +1,287 @@
+// Options as text: `policy:seed,strategy:dontneed-whole`, the form of the environment variable HUGESPAN_CONF.
+//
+// The only place that knows the keys. It runs in a preloaded library, before main and before malloc: no allocation, and
+// errors go into a buffer of the caller's. A key that is not known is an error, and so is a value: a setting that is
+// silently not what was asked for is found only after the measurement.
+
+import CHugeSpan
+
+#if !hasFeature(Embedded)
+  import HugeSpanCore
+#endif
+
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
+/// Every key there is, in the order of messages.
+enum OptionKey: UInt8 {
+  case policy, rate, preferBroken, preferLong, discountRefaults
+  case strategy, secondStage, softLimit, hardLimit, hugePages, firstArena
+  case scavenger, statistics
+
+  var name: StaticString {
+    switch self {
+    case .policy: "policy"
+    case .rate: "rate"
+    case .preferBroken: "prefer-broken"
+    case .preferLong: "prefer-long"
+    case .discountRefaults: "discount-refaults"
+    case .strategy: "strategy"
+    case .secondStage: "second-stage"
+    case .softLimit: "soft-limit"
+    case .hardLimit: "hard-limit"
+    case .hugePages: "huge-pages"
+    case .firstArena: "first-arena"
+    case .scavenger: "scavenger"
+    case .statistics: "statistics"
+    }
+  }
+
+  /// What a value of the key looks like.
+  var expectation: StaticString {
+    switch self {
+    case .policy: "one of never, immediate, gperftools, seed"
+    case .rate: "a number from 0 to 1000000"
+    case .preferBroken, .preferLong, .discountRefaults, .hugePages, .scavenger: "on or off"
+    case .strategy:
+      "one of keep, dontneed, free, free-then-dontneed, split-dontneed (all but keep also with -whole appended)"
+    case .secondStage: "a time such as 500ms, 10s or 2m"
+    case .softLimit, .hardLimit: "a size such as 512MiB or 4GiB, or 0 for none"
+    case .firstArena: "a size from 2MiB to 64TiB"
+    case .statistics: "the name of a file, in which %p stands for the process and %% for %"
+    }
+  }
+
+  /// The key is for the process, not for a heap.
+  var isForProcess: Bool { self == .scavenger || self == .statistics }
+
+  /// The number of keys: raw values are 0 up to it.
+  static var count: UInt8 { OptionKey.statistics.rawValue + 1 }
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_process_options_init(_ options: UnsafeMutablePointer<hs_process_options>, _ size: Int) {
+  var defaults = hs_process_options(
+    size: size, scavenger: true, statistics_path: nil, statistics_path_length: 0)
+  withUnsafeBytes(of: &defaults) { bytes in
+    UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))
+  }
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_options_parse(
+  _ text: UnsafePointer<CChar>, _ options: UnsafeMutablePointer<hs_options>,
+  _ process: UnsafeMutablePointer<hs_process_options>?, _ error: UnsafeMutablePointer<hs_options_error>?
+) -> hs_status {
+  var length = 0
+  while text[length] != 0 { length += 1 }
+  let bytes = UnsafeRawPointer(text).assumingMemoryBound(to: UInt8.self)
+  var reader = OptionsReader(
+    text: Word(start: bytes, count: length), options: options.pointee, process: process?.pointee)
+  // Of a structure that ends before a field is known a setting could get lost without a word.
+  let isComplete =
+    options.pointee.size >= MemoryLayout<hs_options>.size
+    && process?.pointee.size ?? .max >= MemoryLayout<hs_process_options>.size
+  let mistake = isComplete ? reader.read() : OptionsMistake(word: Word(start: bytes, count: 0), kind: .structure)
+  if let mistake {
+    if let error { describe(mistake, offset: bytes.distance(to: mistake.word.baseAddress!), process != nil, error) }
+    return HS_INVALID
+  }
+  options.pointee = reader.options
+  if let process, let settings = reader.process { process.pointee = settings }
+  return HS_OK
+}
+
+/// What is wrong, and where.
+private struct OptionsMistake {
+  enum Kind {
+    case structure
+    case noPair
+    case unknownKey
+    case badValue(OptionKey)
+  }
+  var word: Word
+  var kind: Kind
+}
+
+/// Settings as they are read, key by key.
+private struct OptionsReader {
+  let text: Word
+  var options: hs_options
+  var process: hs_process_options?
+  private var hasRate = false
+  private var hasPolicy = false
+
+  init(text: Word, options: hs_options, process: hs_process_options?) {
+    self.text = text
+    self.options = options
+    self.process = process
+  }
+
+  /// Reads all of the text; returns what is wrong, or nil.
+  mutating func read() -> OptionsMistake? {
+    var start = 0
+    while start < text.count {
+      var end = start
+      while end < text.count && text[end] != UInt8(ascii: ",") { end += 1 }
+      if let mistake = readPair(Word(rebasing: text[start..<end])) { return mistake }
+      // A comma with nothing behind it is a pair that was forgotten.
+      if end == text.count - 1 { return OptionsMistake(word: Word(rebasing: text[end...]), kind: .noPair) }
+      start = end + 1
+    }
+    // The two counters have scales of their own; a rate that was meant for one says nothing of the other.
+    if hasPolicy && !hasRate { options.rate = options.policy_kind == HS_POLICY_GPERFTOOLS ? 1 : 100 }
+    return nil
+  }
+
+  private mutating func readPair(_ pair: Word) -> OptionsMistake? {
+    guard let colon = pair.firstIndex(of: UInt8(ascii: ":")), colon > 0 else {
+      return OptionsMistake(word: pair, kind: .noPair)
+    }
+    let word = Word(rebasing: pair[..<colon])
+    let value = Word(rebasing: pair[(colon + 1)...])
+    guard let key = key(named: word), process != nil || !key.isForProcess else {
+      return OptionsMistake(word: word, kind: .unknownKey)
+    }
+    return set(key, value) ? nil : OptionsMistake(word: value, kind: .badValue(key))
+  }
+
+  private func key(named word: Word) -> OptionKey? {
+    for number in 0..<OptionKey.count {
+      if let key = OptionKey(rawValue: number), spells(word, key.name) { return key }
+    }
+    return nil
+  }
+
+  private mutating func set(_ key: OptionKey, _ value: Word) -> Bool {
+    switch key {
+    case .policy: return setPolicy(value)
+    case .rate:
+      guard let rate = numberValue(value), rate <= 1_000_000 else { return false }
+      options.rate = rate
+      hasRate = true
+      return true
+    case .preferBroken: return setSwitch(&options.prefer_broken, value)
+    case .preferLong: return setSwitch(&options.prefer_long, value)
+    case .discountRefaults: return setSwitch(&options.discount_refaults, value)
+    case .hugePages: return setSwitch(&options.advise_huge_pages, value)
+    case .strategy: return setStrategy(value)
+    case .secondStage: return setNumber(&options.second_stage_nanoseconds, timeValue(value))
+    case .softLimit: return setNumber(&options.soft_limit_bytes, sizeValue(value))
+    case .hardLimit: return setNumber(&options.hard_limit_bytes, sizeValue(value))
+    case .firstArena:
+      guard let bytes = sizeValue(value), bytes >= 1 << 21, bytes <= 1 << 46 else { return false }
+      options.first_arena_bytes = bytes
+      return true
+    case .scavenger:
+      guard let isOn = switchValue(value) else { return false }
+      process?.scavenger = isOn
+      return true
+    case .statistics:
+      guard isFileName(value) else { return false }
+      process?.statistics_path = UnsafeRawPointer(value.baseAddress!).assumingMemoryBound(to: CChar.self)
+      process?.statistics_path_length = value.count
+      return true
+    }
+  }
+
+  private mutating func setPolicy(_ value: Word) -> Bool {
+    if spells(value, "never") {
+      options.policy_kind = HS_POLICY_NEVER
+    } else if spells(value, "immediate") {
+      options.policy_kind = HS_POLICY_IMMEDIATE
+    } else if spells(value, "gperftools") {
+      options.policy_kind = HS_POLICY_GPERFTOOLS
+    } else if spells(value, "seed") {
+      options.policy_kind = HS_POLICY_SEED
+    } else {
+      return false
+    }
+    hasPolicy = true
+    return true
+  }
+
+  private mutating func setStrategy(_ value: Word) -> Bool {
+    let isWhole = endsWith(value, "-whole")
+    let name = isWhole ? Word(rebasing: value[..<(value.count - 6)]) : value
+    if spells(name, "keep") && !isWhole {
+      options.strategy_kind = HS_STRATEGY_KEEP
+    } else if spells(name, "dontneed") {
+      options.strategy_kind = HS_STRATEGY_DONTNEED
+    } else if spells(name, "free") {
+      options.strategy_kind = HS_STRATEGY_FREE
+    } else if spells(name, "free-then-dontneed") {
+      options.strategy_kind = HS_STRATEGY_FREE_THEN_DONTNEED
+    } else if spells(name, "split-dontneed") {
+      options.strategy_kind = HS_STRATEGY_SPLIT_DONTNEED
+    } else {
+      return false
+    }
+    options.whole_blocks_only = isWhole
+    return true
+  }
+
+  private func setSwitch(_ field: inout Bool, _ value: Word) -> Bool {
+    guard let isOn = switchValue(value) else { return false }
+    field = isOn
+    return true
+  }
+
+  private func setNumber(_ field: inout UInt64, _ number: UInt64?) -> Bool {
+    guard let number else { return false }
+    field = number
+    return true
+  }
+
+  /// Something is there, it fits into a path, and every percent sign is one of the two that mean something.
+  private func isFileName(_ value: Word) -> Bool {
+    var index = 0
+    while index < value.count {
+      if value[index] == UInt8(ascii: "%") {
+        index += 1
+        guard index < value.count, value[index] == UInt8(ascii: "p") || value[index] == UInt8(ascii: "%") else {
+          return false
+        }
+      }
+      index += 1
+    }
+    return !value.isEmpty && value.count < 4000
+  }
+}
+
+private func describe(
+  _ mistake: OptionsMistake, offset: Int, _ hasProcess: Bool, _ error: UnsafeMutablePointer<hs_options_error>
+) {
+  error.pointee.offset = offset
+  error.pointee.length = mistake.word.count
+  let capacity = MemoryLayout.size(ofValue: error.pointee.message)
+  // Behind the offset and the length; a key path would not be Embedded Swift.
+  let start = UnsafeMutableRawPointer(error) + 2 * MemoryLayout<Int>.stride
+  var message = FixedText(start.assumingMemoryBound(to: UInt8.self), capacity: capacity)
+  switch mistake.kind {
+  case .structure: message.append("the structures are of another version of hugespan.h")
+  case .noPair:
+    message.append(quoting: mistake.word)
+    message.append(" is no setting; a setting is KEY:VALUE, and settings are separated by commas")
+  case .unknownKey:
+    message.append("unknown key ")
+    message.append(quoting: mistake.word)
+    message.append(" (known: ")
+    var isFirst = true
+    for number in 0..<OptionKey.count {
+      guard let key = OptionKey(rawValue: number), hasProcess || !key.isForProcess else { continue }
+      if !isFirst { message.append(", ") }
+      isFirst = false
+      message.append(key.name)
+    }
+    message.append(")")
+  case .badValue(let key):
+    message.append(key.name)
+    message.append(": ")
+    message.append(quoting: mistake.word)
+    message.append(" is not ")
+    message.append(key.expectation)
+  }
+  message.terminate()
+}
