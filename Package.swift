@@ -18,6 +18,7 @@ let package = Package(
     .library(name: "hugespan-embedded", type: .static, targets: ["HugeSpanEmbedded"]),
     .library(name: "hugespan-shared", type: .dynamic, targets: ["HugeSpanEmbedded"]),
     .library(name: "hugespan-recorder", type: .dynamic, targets: ["HugeSpanRecorder"]),
+    .library(name: "hugespan-jemalloc", type: .dynamic, targets: ["HugeSpanJemalloc"]),
     .executable(name: "hugespan", targets: ["hugespan-cli"]),
     .executable(name: "hugespan-bench", targets: ["hugespan-bench"]),
     .plugin(name: "BuildCLibrary", targets: ["BuildCLibrary"]),
@@ -59,6 +60,19 @@ let package = Package(
         .unsafeFlags([
           "-Xlinker",
           "--version-script=\(Context.packageDirectory)/Sources/HugeSpanRecorder/recorder.map",
+        ])
+      ]),
+
+    // The heap under stock jemalloc: the same core once more, in a library that is preloaded before jemalloc's. It must be
+    // the first to be initialised.
+    .target(name: "CHugeSpanJemalloc", cSettings: [.unsafeFlags(["-O2"])]),
+    .target(
+      name: "HugeSpanJemalloc", dependencies: ["CHugeSpan", "CHugeSpanShims", "CHugeSpanJemalloc"],
+      exclude: ["jemalloc.map"], swiftSettings: embedded,
+      linkerSettings: [
+        .unsafeFlags([
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/HugeSpanJemalloc/jemalloc.map",
+          "-Xlinker", "-z", "-Xlinker", "initfirst",
         ])
       ]),
 

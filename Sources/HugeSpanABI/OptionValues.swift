@@ -86,7 +86,9 @@ func sizeValue(_ word: Word) -> UInt64? {
     return nil
   }
   let bytes = value * scale
-  return bytes < 9e18 && bytes == bytes.rounded() ? UInt64(bytes) : nil
+  // Not `rounded()`, which would ask for libm.
+  guard bytes < 9e18, Double(UInt64(bytes)) == bytes else { return nil }
+  return UInt64(bytes)
 }
 
 /// A time in nanoseconds: `250us`, `10s`, `2m`. Only 0 needs no unit.
