@@ -35,6 +35,9 @@ public typealias HeapError = HugeSpanCore.HeapError
 ///
 /// Any method may be called from any thread. An operation costs some tens of nanoseconds and no system call, unless the
 /// heap has to grow. Everything of a heap goes when its last reference does.
+///
+/// After a fork parent and child each have the heap as it was; while they share memory, the heap gives none of it to the
+/// kernel in a way that would not free it or would cost the other's hugepages.
 public final class PageHeap: @unchecked Sendable {
   // The memory is this object's own, and what is in it is safe from many threads.
   private let heap: UnsafeMutablePointer<LinuxHeap>
@@ -68,7 +71,7 @@ public final class PageHeap: @unchecked Sendable {
   /// Frees `span`, or any range of pages that are all handed out: a part of a span, or neighbours together.
   ///
   /// Freeing what is not handed out ends the program with a message that names the address.
-  public func free(_ span: PageSpan) { heap.pointee.core.free(span) }
+  public func free(_ span: PageSpan) { heap.pointee.free(span) }
 
   /// Extends `span` in place by `pages`, or returns nil (and changes nothing) if the pages behind it are not free.
   public func grow(_ span: PageSpan, by pages: Int) -> PageSpan? { heap.pointee.core.grow(span, by: pages) }
@@ -111,7 +114,8 @@ public final class PageHeap: @unchecked Sendable {
   public var statistics: HeapStatistics { heap.pointee.core.statistics() }
 
   /// Starts a thread that ticks at the pace that the policy asks for, also while the program is idle, until the heap
-  /// goes or `stopScavenger` is called. Starting a second time does nothing.
+  /// goes or `stopScavenger` is called. Starting a second time does nothing. A forked child has no such thread: its frees
+  /// tick now and then, until it starts one of its own.
   ///
   /// - Returns: false if no thread could be had.
   @discardableResult

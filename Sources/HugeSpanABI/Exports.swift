@@ -155,7 +155,7 @@ public func hs_allocate_request(
 /// As hugespan.h says.
 @c @implementation
 public func hs_free(_ handle: OpaquePointer, _ address: UnsafeMutableRawPointer, _ count: Int) {
-  heap(handle).pointee.core.free(PageSpan(address: UInt(bitPattern: address), pageCount: count))
+  heap(handle).pointee.free(PageSpan(address: UInt(bitPattern: address), pageCount: count))
 }
 
 /// As hugespan.h says.

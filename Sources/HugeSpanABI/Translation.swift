@@ -116,7 +116,7 @@ private func releaseByTable(_ context: UnsafeMutableRawPointer?, _ pointer: Unsa
   let batch = pointer.assumingMemoryBound(to: ReleaseBatch.self).pointee
   if batch.count == 0 { return 0 }
   let first = hs_release_range(
-    address: UnsafeMutableRawPointer(bitPattern: batch.ranges[0].start)!, bytes: 0, is_whole: false,
+    address: UnsafeMutableRawPointer(bitPattern: batch.ranges[0].start)!, bytes: 0, is_whole: false, is_shared: false,
     backing: HS_BACKING_UNKNOWN, effect: HS_EFFECT_POSTPONED)
   // As many as a batch can have; the compiler checks no such thing, so the bound is asserted.
   var ranges = InlineArray<128, hs_release_range>(repeating: first)
@@ -126,6 +126,7 @@ private func releaseByTable(_ context: UnsafeMutableRawPointer?, _ pointer: Unsa
     ranges[index].address = UnsafeMutableRawPointer(bitPattern: batch.ranges[index].start)!
     ranges[index].bytes = batch.ranges[index].byteCount
     ranges[index].is_whole = known.isWhole
+    ranges[index].is_shared = known.sharing == .shared
     ranges[index].backing = hs_backing(UInt32(known.backing.rawValue))
   }
   let calls = withUnsafeMutablePointer(to: &ranges) {

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define CHECK(condition)                                                        \
   do {                                                                          \
@@ -71,6 +73,54 @@ static void own_policy_and_strategy(void) {
   hs_heap_destroy(heap);
 }
 
+/* Every function works in a child, and what it does there is not seen in the parent. */
+static void use_in_child(hs_heap *heap, hs_span kept) {
+  hs_statistics statistics;
+  statistics.size = sizeof statistics;
+  hs_span span;
+  CHECK(hs_allocate(heap, 700, &span) == HS_OK);
+  memset(span.address, 3, span.pages * 4096);
+  memset(kept.address, 4, kept.pages * 4096);
+  hs_free(heap, kept.address, kept.pages);
+  hs_free(heap, span.address, span.pages);
+  CHECK(hs_tick(heap, 2000000000, 0) > 0);
+  hs_release_now(heap, 1u << 20);
+  CHECK(hs_heap_statistics(heap, &statistics) == HS_OK && statistics.used_pages == 512);
+  CHECK(hs_scavenger_start(heap));
+  hs_heap_destroy(heap);
+}
+
+static void fork_and_use(bool by_hand) {
+  hs_options options;
+  hs_options_init(&options, sizeof options);
+  options.policy_kind = HS_POLICY_IMMEDIATE;
+  options.strategy_kind = HS_STRATEGY_FREE;
+  hs_heap *heap;
+  CHECK(hs_heap_create(&options, &heap) == HS_OK);
+  CHECK(hs_scavenger_start(heap));
+  hs_span kept, freed;
+  CHECK(hs_allocate(heap, 512, &kept) == HS_OK && hs_allocate(heap, 512, &freed) == HS_OK);
+  memset(kept.address, 1, kept.pages * 4096);
+  memset(freed.address, 1, freed.pages * 4096);
+  if (by_hand) hs_fork_prepare();
+  pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    alarm(60);
+    if (by_hand) hs_fork_child();
+    use_in_child(heap, kept);
+    _exit(0);
+  }
+  if (by_hand) hs_fork_parent();
+  hs_free(heap, freed.address, freed.pages);
+  CHECK(hs_allocate(heap, 512, &freed) == HS_OK);
+  memset(freed.address, 2, freed.pages * 4096);
+  int status;
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
+  for (size_t i = 0; i < kept.pages * 4096; i++) CHECK(((char *)kept.address)[i] == 1);
+  hs_heap_destroy(heap);
+}
+
 int main(void) {
   CHECK(HS_VERSION_CHECK() && !hs_version_matches(9, 0));
   CHECK(strcmp(hs_status_name(HS_LIMIT), "HS_LIMIT") == 0);
@@ -114,6 +164,11 @@ int main(void) {
   hs_heap_destroy(heap);
 
   own_policy_and_strategy();
+
+  CHECK(hs_fork_register() && hs_fork_register());
+  fork_and_use(false);
+  hs_fork_by_hand();
+  fork_and_use(true);
   puts("the C library does what its header says");
   return 0;
 }

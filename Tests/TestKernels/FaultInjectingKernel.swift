@@ -69,6 +69,13 @@ package struct FaultInjectingKernel<Base: Kernel>: Kernel {
     return try base.residency(of: range, into: regions)
   }
 
+  package func sharedPages(of range: AddressRange, limit: Int) throws(KernelError) -> PageSharing {
+    let decision = faults.begin(.sharing, [range])
+    decision.gate?.pass()
+    if let error = decision.error { throw error }
+    return try base.sharedPages(of: range, limit: limit)
+  }
+
   package func zero(_ range: AddressRange) {
     _ = faults.begin(.zero, [range])
     base.zero(range)

@@ -4,7 +4,7 @@ import HugeSpanCore
 
 /// A kind of call.
 package enum KernelCall: Hashable, Sendable, CustomStringConvertible {
-  case reserve, commit, unreserve, residency, zero, mapMetadata, unmapMetadata
+  case reserve, commit, unreserve, residency, sharing, zero, mapMetadata, unmapMetadata
   case advise(Advice)
 
   package var description: String {
@@ -13,6 +13,7 @@ package enum KernelCall: Hashable, Sendable, CustomStringConvertible {
     case .commit: "commit"
     case .unreserve: "unreserve"
     case .residency: "residency"
+    case .sharing: "sharing"
     case .zero: "zero"
     case .mapMetadata: "mapMetadata"
     case .unmapMetadata: "unmapMetadata"

@@ -5,7 +5,8 @@
 // absent, a page of the block's hugepage, or a base page of its own; and the phantom is what a whole folio has beyond
 // its mapped pages. The page table of base pages outlives them: a block that has one gets no hugepage by a fault.
 // A split gives pages that hold only zeros up for the shared page of zeros, as kernels since 6.12 do: a page of a hugepage
-// that nobody wrote is gone with it. Checked against the real kernel, step by step, in ModelKernelTests.
+// that nobody wrote is gone with it. A forked child shares what is there: until it goes a shared folio is neither split
+// nor lazily freed by advice, and a write to a part of a shared hugepage copies that part. Checked against the real kernel, step by step, in ModelKernelTests.
 
 import HugeSpanCore
 
@@ -24,6 +25,8 @@ struct ModelBlock {
   private(set) var isLazy = [Bool](repeating: false, count: pageCount)
   /// Handed out to somebody: releasing it is a violation.
   var isUsed = [Bool](repeating: false, count: pageCount)
+  /// A child maps the page too.
+  private(set) var isShared = [Bool](repeating: false, count: pageCount)
   /// One PMD entry maps the hugepage.
   private(set) var isMappedHuge = false
   private(set) var hasPageTable = false
@@ -41,7 +44,10 @@ struct ModelBlock {
     if pages[page] == .folio { folioPages -= 1 }
     if isLazy[page] { lazyPages -= 1 }
     pages[page] = state
-    if state == .absent { isWritten[page] = false }
+    if state == .absent {
+      isWritten[page] = false
+      isShared[page] = false
+    }
     isLazy[page] = lazy
     if state != .absent { presentPages += 1 }
     if state == .folio { folioPages += 1 }
@@ -55,6 +61,10 @@ struct ModelBlock {
   /// Writes to `range`. `givesHugePages` says whether an empty block becomes huge.
   mutating func touch(_ range: Range<Int>, givesHugePages: Bool) {
     defer { for page in range { isWritten[page] = true } }
+    if isMappedHuge && isShared[0] {
+      isMappedHuge = false
+      hasPageTable = true
+    }
     if isMappedHuge {
       if lazyPages > 0 { fill(.folio) }
     } else if !hasPageTable && givesHugePages {
@@ -62,9 +72,20 @@ struct ModelBlock {
       isMappedHuge = true
     } else {
       hasPageTable = true
-      for page in range { set(page, to: pages[page] == .absent ? .base : pages[page]) }
+      for page in range {
+        set(page, to: pages[page] == .absent || isShared[page] ? .base : pages[page])
+        isShared[page] = false
+      }
     }
   }
+
+  /// A child maps what is there too.
+  mutating func fork() { for page in 0..<Self.pageCount where pages[page] != .absent { isShared[page] = true } }
+  /// No child does any more.
+  mutating func endChildren() { for page in 0..<Self.pageCount { isShared[page] = false } }
+
+  /// The hugepage, whether one entry maps it or not, is a child's too.
+  private var isFolioShared: Bool { (0..<Self.pageCount).contains { pages[$0] == .folio && isShared[$0] } }
 
   /// The kernel, or the heap, wrote zeros.
   mutating func clearWritten(_ range: Range<Int>) { for page in range { isWritten[page] = false } }
@@ -88,15 +109,31 @@ struct ModelBlock {
 
   /// Marks present pages as free for the taking. A part of a hugepage cannot be: it is split.
   mutating func free(_ range: Range<Int>) {
-    if isMappedHuge && range.count < Self.pageCount { split() }
-    for page in range where pages[page] != .absent { set(page, to: pages[page], lazy: true) }
+    let isFolioShared = isFolioShared
+    if isMappedHuge && range.count < Self.pageCount && !isFolioShared { split() }
+    for page in range where pages[page] != .absent {
+      if pages[page] == .folio ? isFolioShared : isShared[page] { continue }
+      set(page, to: pages[page], lazy: true)
+    }
   }
 
   /// Cooling or paging out a part of a hugepage splits it.
   mutating func cool(_ range: Range<Int>) {
+    if isFolioShared { return }
     if range.count < Self.pageCount || !isMappedHuge, range.contains(where: { pages[$0] == .folio }) {
       if folioPages < Self.pageCount || range.count < Self.pageCount { split() }
     }
+  }
+
+  /// Paging out takes what was lazily freed, and moves nothing else out: there is no swap.
+  mutating func pageOut(_ range: Range<Int>) {
+    if isMappedHuge && range.count == Self.pageCount && !isFolioShared && lazyPages > 0 {
+      dontneed(range)
+      return
+    }
+    if isMappedHuge && !isFolioShared { split() }
+    cool(range)
+    for page in range where isLazy[page] && !isShared[page] { set(page, to: .absent) }
   }
 
   /// The hugepage becomes base pages; what nothing maps or nobody wrote is freed.

@@ -54,6 +54,20 @@ package struct ModelKernel: Kernel {
     return (found.count, walkedTo)
   }
 
+  package func sharedPages(of range: AddressRange, limit: Int) throws(KernelError) -> PageSharing {
+    locked { state in
+      state.counts[.sharing, default: 0] += 1
+      var sharing = PageSharing()
+      state.forEachBlock(of: range) { block, pages in
+        for page in pages where block.pages[page] != .absent && sharing.shared < limit {
+          sharing.present += 1
+          if block.isShared[page] { sharing.shared += 1 }
+        }
+      }
+      return sharing
+    }
+  }
+
   package func zero(_ range: AddressRange) {
     locked { state in
       state.counts[.zero, default: 0] += 1
@@ -97,6 +111,11 @@ package struct ModelKernel: Kernel {
 
   /// Memory gets short: everything lazily freed goes.
   package func reclaimLazy() { locked { state in for key in state.blocks.keys { state.blocks[key]!.reclaimLazy() } } }
+
+  /// A child is forked, and shares all that is in memory until it goes, or until one of both writes.
+  package func fork() { locked { state in for key in state.blocks.keys { state.blocks[key]!.fork() } } }
+  /// The children go.
+  package func endChildren() { locked { state in for key in state.blocks.keys { state.blocks[key]!.endChildren() } } }
 
   /// The kernel splits, or makes huge, what is under `range`, on its own account.
   package func splitBehindTheBack(_ range: AddressRange) {
@@ -261,7 +280,8 @@ private struct State {
     switch advice {
     case .hugepage: Self.insert(range, into: &reservations[index].advised)
     case .populate: touch(range)
-    case .cold, .pageout: forEachBlock(of: range) { block, pages in block.cool(pages) }
+    case .cold: forEachBlock(of: range) { block, pages in block.cool(pages) }
+    case .pageout: forEachBlock(of: range) { block, pages in block.pageOut(pages) }
     case .collapse:
       var isEmpty = false
       forEachBlock(of: range) { block, pages in

@@ -20,6 +20,7 @@
  *     Errors: functions that can fail return an hs_status; when it is not HS_OK nothing has changed and outputs are not
  *     written. The library prints nothing, with one exception: freeing what was not handed out ends the program with a line
  *     that names the address.
+ *     Fork: a heap is usable in both processes after fork(); see FORK below.
  *     Growth: structures that may grow begin with their size; a program built against an older header goes on
  *     working with a newer library, and is refused (HS_INVALID) by an older one that does not know a field it sets.
  */
@@ -151,6 +152,7 @@ typedef struct hs_release_range {
   void *HS_NONNULL address;
   size_t bytes;
   bool is_whole;      /* wholly free pageblocks; else a part of one */
+  bool is_shared;     /* a forked child maps pages of these blocks too, or the kernel does not say (see FORK) */
   hs_backing backing; /* of the block, as far as the heap was told */
   hs_effect effect;   /* to be set; HS_EFFECT_POSTPONED when handed over */
 } hs_release_range;
@@ -292,7 +294,8 @@ void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, 
  */
 uint64_t hs_tick(hs_heap *HS_NONNULL heap, uint64_t now, uint64_t process_cpu);
 
-/* Starts a thread that ticks, also while the program is idle. False if none could be had. Starting twice is one start. */
+/* Starts a thread that ticks, also while the program is idle. False if none could be had. Starting twice is one start. A
+ * forked child has none until it starts its own; see FORK. */
 bool hs_scavenger_start(hs_heap *HS_NONNULL heap);
 void hs_scavenger_stop(hs_heap *HS_NONNULL heap);
 
@@ -301,6 +304,59 @@ uint64_t hs_release_now(hs_heap *HS_NONNULL heap, uint64_t bytes);
 
 /* New limits in bytes, 0 for none. Memory above a lowered limit goes when the heap grows next, or by hs_release_now. */
 void hs_set_limits(hs_heap *HS_NONNULL heap, uint64_t soft_bytes, uint64_t hard_bytes);
+
+/* ---- Fork ---------------------------------------------------------------------------------------------------------
+ *
+ * FORK
+ *     A fork leaves a usable heap in both processes. The library has fork handlers (pthread_atfork), registered when the
+ *     first heap of the process is made: before the fork they take the locks of all heaps, after it they let them go. They
+ *     wait for operations that are under a lock, never for a system call that releases memory.
+ *
+ *     In the child, what another thread was just giving to the kernel is free memory again, and that thread is gone as
+ *     every other. Spans that other threads held stay allocated.
+ *
+ *     Shared memory. Parent and child share all pages until one of both writes to them. The kernel ignores MADV_FREE and
+ *     MADV_COLD of a shared page and reports success, and the release of a part of a shared hugepage frees
+ *     nothing and costs the hugepage. So as long as another process maps a block that was in memory at the fork:
+ *       - wholly free blocks are given up with MADV_DONTNEED, whatever the strategy; their memory is uncharged when
+ *         the other process lets go of it, and hs_release_now does not count it before;
+ *       - a part of a hugepage is not released; a part of a block of base pages is, and counts as phantom;
+ *       - a wholly free block is given up before it is handed out again, so that its first touch brings a new hugepage
+ *         and not copies of single pages. (With HS_STRATEGY_KEEP it is handed out as it is.)
+ *     The heap asks the kernel whether that is over: /proc/self/pagemap tells it without privilege; a part of
+ *     the blocks in each tick, all of them in hs_residency_pass. Where it cannot be read, blocks count as shared
+ *     until they have been dropped once. A strategy of one's own is told (hs_release_range.is_shared) and has to see to it itself.
+ *     What a program writes to shared hugepages costs these in the one that writes; no heap can help that.
+ *
+ *     The scavenger does not exist in the child, and none is started there unasked: the child may be about to exec, or to
+ *     enter a name space that admits no second thread, and starting a thread allocates. If one ran in the
+ *     parent, calls of hs_free in the child tick now and then (the first after 100 ms), until hs_scavenger_start or
+ *     hs_scavenger_stop is called there. Where the parent ticks by hs_tick, so has the child.
+ *
+ *     Not handled: clone() and _Fork() call no handlers. If all threads but the caller are outside of the heap, both processes
+ *     go on; that MADV_FREE has no effect is noticed by its samples (hs_statistics.effects_missing), and from then
+ *     on memory counts as shared. A process made by vfork() must not call the heap. A policy or strategy of one's own
+ *     must not fork.
+ *
+ *     Order. An allocator on top that takes locks of its own around a fork calls this library with them held. It must have
+ *     all of them before the heap's are taken: handlers that were registered earlier run later before the fork. So
+ *     either the library's are registered first, by hs_fork_register() or by making a heap, or the allocator calls the
+ *     three functions itself, at the end of its own prepare handler and at the beginning of the other two.
+ */
+
+/* Registers the library's fork handlers now, unless they are. Makes no heap and calls no malloc. False if the C library has
+ * no room for them. */
+bool hs_fork_register(void);
+
+/* The library's handlers do nothing from now on: the embedder calls the three functions below. Before the first fork. */
+void hs_fork_by_hand(void);
+
+/* Before a fork, in the thread that forks: takes the lock of every heap. No function of this library may be called until: */
+void hs_fork_prepare(void);
+/* After it in the parent, also when the fork failed. */
+void hs_fork_parent(void);
+/* After it in the child. */
+void hs_fork_child(void);
 
 /* ---- Looking ----------------------------------------------------------------------------------------------------- */
 

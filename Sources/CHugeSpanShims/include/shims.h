@@ -189,11 +189,19 @@ static inline int hs_shim_thread_start(void *(*body)(void *), void *argument, ui
   return status;
 }
 
+// Has the three functions called around each fork of the process. 0, or an errno value.
+static inline int hs_shim_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
+  return pthread_atfork(prepare, parent, child);
+}
+
 static inline void hs_shim_thread_join(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }
 
 static inline uint32_t hs_shim_word_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 
 static inline void hs_shim_word_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+
+// Adds 1 to *word and returns what it was.
+static inline uint32_t hs_shim_word_increment(uint32_t *word) { return __atomic_fetch_add(word, 1, __ATOMIC_RELAXED); }
 
 // Changes *word from `from` to `to`; false if it was something else.
 static inline _Bool hs_shim_word_exchange(uint32_t *word, uint32_t from, uint32_t to) {

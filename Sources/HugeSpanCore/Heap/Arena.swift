@@ -4,11 +4,12 @@
 // them reach terabytes and finding the arena of an address is a short scan from the newest, which holds half of all.
 // An arena is reserved without memory, advised for hugepages once, and committed from the front in steps.
 //
-// Its table is one mapping of real, lazily faulted memory: two bitmaps with a bit per block, the block entries, and, if
+// Its table is one mapping of real, lazily faulted memory: three bitmaps with a bit per block, the block entries, and, if
 // the heap keeps user data, a word per page.
 //
 //   free      the block is wholly free (absent or freeResident)
 //   resident  the block is wholly free and freeResident
+//   shared    a forked child may share pages of the block (Sharing.swift)
 
 let maximumArenas = 64
 
@@ -19,6 +20,7 @@ struct Arena {
   var totalBlocks: Int
   var freeWords: UnsafeMutablePointer<UInt64>
   var residentWords: UnsafeMutablePointer<UInt64>
+  var sharedWords: UnsafeMutablePointer<UInt64>
   var entries: UnsafeMutableRawPointer
   /// One word per page, or nil.
   var userData: UnsafeMutablePointer<UInt64>?

@@ -48,7 +48,8 @@ extension HeapState {
       range,
       ReleaseRange(
         isWhole: origin.wholeBlocks > 0, backing: origin.block.pointee.backing,
-        wholeFolio: origin.wholeBlocks == 0 && origin.block.pointee.flags.contains(.wholeFolio), effect: .postponed))
+        wholeFolio: origin.wholeBlocks == 0 && origin.block.pointee.flags.contains(.wholeFolio),
+        sharing: mayBeShared(origin.block, count: max(origin.wholeBlocks, 1)) ? .possible : .none, effect: .postponed))
   }
 
   /// Takes `run` of an occupied block out of reach: used in the map, a span of nobody's.
@@ -108,6 +109,7 @@ extension HeapState {
   /// Books what became of range `index` of `count`. Returns the pages that were released by it.
   mutating func book(_ index: Int, of count: Int, _ known: ReleaseRange) -> Int {
     let entry = origins[index]
+    if known.sharing == .exclusive { unmarkShared(entry.block, count: max(entry.wholeBlocks, 1)) }
     if entry.wholeBlocks > 0 { return bookWhole(entry, known.effect) }
     let pages = bookPart(entry, known)
     if entry.breaksBlock && pages == 0 && entry.block.pointee.inFlight > 0 {
@@ -218,6 +220,8 @@ extension HeapState {
         lazyPages += Int(block.pointee.lazy)
         if effect == .refused { noteRefusal(block) }
         if effect == .postponed { wasPostponed = true }
+        // A fork may have come between.
+        if isLostToSharing(block) { block.pointee.flags.insert(.broken) }
         listFree(block)
         arenas[arena].markFree(number, resident: true)
       }

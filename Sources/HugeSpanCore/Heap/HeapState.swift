@@ -93,6 +93,10 @@ struct HeapState {
   /// Blocks that the walk that forgets refusals has yet to look at, and where it goes on.
   var refusalsToCheck = 0
   var refusalCursor = BlockCursor()
+  /// Blocks that a forked child may share, forks so far, and where the walk that asks goes on.
+  var sharedBlocks = 0
+  var forks = 0
+  var sharedCursor = BlockCursor()
   /// Threads that wait for their turn to scavenge.
   var waitingScavengers = 0
   var metadataBytes = 0
@@ -358,7 +362,7 @@ struct HeapState {
     block.pointee.flags.remove(.roles)
     occupiedBlocks &-= 1
     let arena = Int(block.pointee.arena)
-    if block.pointee.released == 0 && !block.isBroken {
+    if block.pointee.released == 0 && !block.isBroken && (sharedBlocks == 0 || !isLostToSharing(block)) {
       block.pointee.kind = .freeResident
       freeResidentBlocks &+= 1
       freeIntact.pushFront(block)
@@ -399,6 +403,7 @@ struct HeapState {
 
   /// Books a block, already out of every list and count, as wholly released.
   mutating func makeAbsent(_ block: Block) {
+    if sharedBlocks != 0 { unmarkShared(block) }
     phantomPages -= Int(block.pointee.phantom)
     block.pointee.phantom = 0
     if block.pointee.flags.contains(.hasZero) { block.zeroMap.fill(false) }

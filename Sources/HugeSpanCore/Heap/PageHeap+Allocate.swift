@@ -283,7 +283,9 @@ extension PageHeapCore {
       }
       if let found {
         let result = takeRun(count, arena: found.arena, first: found.start)
+        let mayBeShared = state.pointee.sharedBlocks > 0
         lock.unlock()
+        if mayBeShared { renewShared(result.span) }
         return result
       }
       if let error = grow(blocks: blocks, alignment: alignment) {

@@ -23,6 +23,12 @@ extension PageHeapCore {
         require(arena.isFree(number) == isFree, "free bit is wrong", address)
         require(arena.isResident(number) == (block.pointee.kind == .freeResident), "resident bit is wrong", address)
         if isFree { free += 1 }
+        if arena.mayBeShared(number) {
+          seen.shared += 1
+          require(block.pointee.kind != .absent, "absent block is believed shared", address)
+          let isListed = block.pointee.kind == .freeResident && !block.isBroken && state.pointee.strategyReleases
+          require(!isListed, "shared block is free as an intact one", address)
+        }
         check(block, address)
         seen.add(block)
       }
@@ -94,6 +100,7 @@ extension PageHeapCore {
     require(state.phantomPages == seen.phantom, "total of phantom pages is wrong", UInt(seen.phantom))
     require(state.occupiedBlocks == seen.occupied, "total of occupied blocks is wrong", UInt(seen.occupied))
     require(state.freeResidentBlocks == seen.freeResident, "total of free blocks is wrong", UInt(seen.freeResident))
+    require(state.sharedBlocks == seen.shared, "total of shared blocks is wrong", UInt(seen.shared))
     require(state.absentBlocks == seen.absent, "total of absent blocks is wrong", UInt(seen.absent))
     require(state.releasingBlocks == seen.releasing, "total of releasing blocks is wrong", UInt(seen.releasing))
   }
@@ -157,6 +164,7 @@ struct InvariantTotals {
   var occupied = 0
   var freeResident = 0
   var absent = 0
+  var shared = 0
   var releasing = 0
   var listed = 0
   var releasable = 0

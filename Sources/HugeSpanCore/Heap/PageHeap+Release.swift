@@ -10,8 +10,8 @@ extension PageHeapCore {
   ///
   /// `nanoseconds` is the caller's clock (any epoch, never decreasing); `processCPU` the CPU time that the process has
   /// used. Call it about as often as the report says; a tick while another thread scavenges does nothing and says so.
-  /// Work is bounded by `HeapOptions.rangesPerTick`.
-  package func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
+  /// Work is bounded by `HeapOptions.rangesPerTick`, and by `ranges`.
+  package func tick(at nanoseconds: UInt64, processCPU: UInt64, ranges: Int = .max) -> TickReport {
     var report = TickReport()
     lock.lock()
     if state.pointee.scavenging {
@@ -20,6 +20,7 @@ extension PageHeapCore {
       return report
     }
     beginScavenging()
+    if state.pointee.sharedBlocks > 0 { reviewShared(blocks: Self.sharedBlocksPerTick, giveUpAfter: 8) }
     let input = noteTick(nanoseconds, processCPU)
     if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.forgetRefusals(Self.blocksPerRetry) }
     let plan = state.pointee.policy.plan(input)
@@ -28,7 +29,7 @@ extension PageHeapCore {
       let kind = state.pointee.options.strategy.kind
       // Whoever waits needs memory now: the tick goes on another time.
       let done = release(
-        pages: plan.pages, order: plan.order, ranges: state.pointee.options.rangesPerTick, givesWay: true)
+        pages: plan.pages, order: plan.order, ranges: min(state.pointee.options.rangesPerTick, ranges), givesWay: true)
       report.releasedPages = done.pages
       report.isUnfinished = done.hitBound
       if kind == .freeThenDontneed { secondStage() }
@@ -46,6 +47,8 @@ extension PageHeapCore {
   /// What the kernel refused is tried again a part at a time, and in few ticks: refusals end a release early.
   static var ticksPerRetry: Int { 64 }
   static var blocksPerRetry: Int { 1024 }
+  /// Blocks that a tick asks the kernel about after a fork: a millisecond or two, until all are seen.
+  static var sharedBlocksPerTick: Int { 512 }
 
   /// Releases free memory in `order` until `pages` are given to the kernel or nothing is left, by the configured
   /// strategy. Answers how many were; the last span may overshoot. What a policy orders, without a policy.
@@ -101,7 +104,7 @@ extension PageHeapCore {
     return input
   }
 
-  private func beginScavenging() {
+  func beginScavenging() {
     state.pointee.scavenging = true
     state.pointee.pendingOperations += 1
     state.pointee.batch.count = 0
@@ -109,13 +112,13 @@ extension PageHeapCore {
     state.pointee.wasPostponed = false
   }
 
-  private func endScavenging() {
+  func endScavenging() {
     state.pointee.scavenging = false
     state.pointee.pendingOperations -= 1
   }
 
   /// Waits until nobody scavenges, then does. Held lock on entry and return; open in between.
-  private func awaitScavenging() {
+  func awaitScavenging() {
     while state.pointee.scavenging {
       // Counted, so that the heap outlives the wait.
       state.pointee.pendingOperations += 1
@@ -136,8 +139,9 @@ extension PageHeapCore {
     let batch = state.pointee.batch
     let sampling = state.pointee.options.effectSamplePeriod
     state.pointee.effectCountdown -= 1
-    let check = sampling > 0 && state.pointee.effectCountdown < 0 && kind != .free
+    let check = sampling > 0 && state.pointee.effectCountdown < 0
     if check { state.pointee.effectCountdown = sampling - 1 }
+    let forks = state.pointee.forks
     lock.unlock()
     var cost: ReleaseCost
     switch kind {
@@ -147,10 +151,10 @@ extension PageHeapCore {
     case .free, .freeThenDontneed: cost = FreeStrategy().release(batch, on: kernel)
     case .splitDontneed: cost = SplitDontneedStrategy().release(batch, on: kernel)
     }
-    if check && batch.known[0].effect > .refused && batch.known[0].effect != .lazy {
-      batch.check(0, on: kernel, cost: &cost)
-    }
+    if check, let sample = batch.sample { batch.check(sample, on: kernel, cost: &cost) }
     lock.lock()
+    if forks != state.pointee.forks { batch.forgetSharing() }
+    if cost.foundSharing { state.pointee.markShared() }
     return book(cost)
   }
 
@@ -215,6 +219,8 @@ extension PageHeapCore {
       state.pointee.phantomCursor = cursor
       examined += 1
       if block.pointee.phantom == 0 || block.pointee.kind != .occupied { continue }
+      // What a child shares is not split by any advice.
+      if state.pointee.mayBeShared(block) && !reviewShared(block) { continue }
       // Any page of the folio that is still mapped would do, but nobody knows which those are: pages that came back
       // are base pages beside it.
       var probe = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
@@ -336,7 +342,7 @@ extension PageHeapCore {
     lock.unlock()
     var resident = InlineArray<128, Int32>(repeating: -1)
     for index in 0..<batch.count {
-      if measured { resident[index] = residentPages(in: batch.ranges[index], scratch: batch) }
+      if measured { resident[index] = residentPages(of: index, in: batch) }
       // An answer that has to be true does not build on what was true once: a split block may be huge again, or whole
       // below its pages.
       batch.known[index].backing = .unknown
@@ -358,8 +364,16 @@ extension PageHeapCore {
     return measured ? pages : believed
   }
 
-  /// Pages of `range` in memory by the kernel's word, or -1 if it does not say.
-  private func residentPages(in range: AddressRange, scratch: ReleaseBatch) -> Int32 {
+  /// Pages of range `index` in memory by the kernel's word, or -1 if it does not say. What a child may share is not
+  /// uncharged before the child goes, and does not count.
+  private func residentPages(of index: Int, in scratch: ReleaseBatch) -> Int32 {
+    let range = scratch.ranges[index]
+    if scratch.known[index].sharing != .none {
+      do throws(KernelError) {
+        let sharing = try kernel.sharedPages(of: range, limit: .max)
+        return Int32(sharing.present - sharing.shared)
+      } catch { return 0 }
+    }
     var pages = 0
     var start = range.start
     while start < range.end {
@@ -383,6 +397,11 @@ extension PageHeapCore {
     if state.pointee.scavenging || block.pointee.flags.contains(.refused) { return false }
     beginScavenging()
     defer { endScavenging() }
+    if state.pointee.mayBeShared(block) {
+      _ = reviewShared(block)
+      // Ours alone again, or somebody else's by now: what is free has to be looked for anew.
+      if block.pointee.kind != .freeResident || !block.isBroken { return true }
+    }
     state.pointee.sendWhole(block, count: 1)
     let before = state.pointee.totals.pagesReleased
     _ = releaseBatch(.dontneed)

@@ -16,7 +16,11 @@ extension PageHeapCore {
   /// Corrects what the heap believes of backing and residency. About a millisecond for 8 GiB of hugepages.
   ///
   /// - Throws: the kernel's error when residency cannot be asked at all.
-  package func residencyPass() throws(KernelError) -> ResidencyReport { try walk(correcting: true) }
+  package func residencyPass() throws(KernelError) -> ResidencyReport {
+    let report = try walk(correcting: true)
+    reviewAllShared()
+    return report
+  }
 
   /// The same figures without correcting anything: measuring does not change what the heap decides.
   package func observe() throws(KernelError) -> ResidencyReport { try walk(correcting: false) }
@@ -228,6 +232,8 @@ extension HeapState {
   private mutating func foundHuge(_ block: Block, _ report: inout ResidencyReport) {
     let believed = block.pointee.backing
     block.pointee.backing = .huge
+    // Huge and no good: the first write would copy it page by page.
+    if block.pointee.kind == .freeResident && isLostToSharing(block) { return }
     if !block.isBroken && block.pointee.released == 0 { return }
     if block.pointee.kind == .freeResident && !block.isBroken { return }  // lazily free as a whole, and still huge
     if believed == .split {

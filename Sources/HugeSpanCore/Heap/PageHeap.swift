@@ -7,7 +7,7 @@
 //
 // Files: Block, PageMap, Arena (tables); PlacementLists (where a span goes, and why); HeapState (guarded steps); this
 // file (life and limits); PageHeap+Allocate, +Free, +Resize, +Lookup (spans); PageHeap+Release (scavenging),
-// +Residency (what the kernel really has), +Statistics, +Invariants.
+// +Residency (what the kernel really has), +Fork (what a fork takes along), +Statistics, +Invariants.
 
 import CHugeSpanShims
 
@@ -207,7 +207,7 @@ extension PageHeapCore {
     let blocks = byteCount >> bytesPerBlockShift
     let words = (blocks + 63) / 64
     let userDataBytes = state.pointee.options.userData ? blocks * pagesPerBlock * MemoryLayout<UInt64>.stride : 0
-    let entriesOffset = (words * 2 * MemoryLayout<UInt64>.stride + 63) & ~63
+    let entriesOffset = (words * 3 * MemoryLayout<UInt64>.stride + 63) & ~63
     let userDataOffset = (entriesOffset + blocks * bytesPerBlockEntry + 4095) & ~4095
     let metadataBytes = (userDataOffset + userDataBytes + 4095) & ~4095
     do throws(KernelError) {
@@ -229,7 +229,7 @@ extension PageHeapCore {
       (state.pointee.arenas + state.pointee.arenaCount).initialize(
         to: Arena(
           range: range, committedBlocks: 0, totalBlocks: blocks, freeWords: words64, residentWords: words64 + words,
-          entries: metadata + entriesOffset,
+          sharedWords: words64 + 2 * words, entries: metadata + entriesOffset,
           userData: userDataBytes == 0 ? nil : (metadata + userDataOffset).assumingMemoryBound(to: UInt64.self),
           metadata: metadata, metadataBytes: metadataBytes, freeBlocks: 0, absentHint: 0))
       state.pointee.arenaCount += 1

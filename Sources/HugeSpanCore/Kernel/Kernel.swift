@@ -94,6 +94,19 @@ package struct ResidentRegion: Equatable, Sendable {
   }
 }
 
+/// Pages in memory, and how many of them another process may share.
+package struct PageSharing: Equatable, Sendable {
+  /// Pages that were found in memory, as far as the count went.
+  package var present = 0
+  /// Of these, pages that this process does not map alone.
+  package var shared = 0
+
+  package init(present: Int = 0, shared: Int = 0) {
+    self.present = present
+    self.shared = shared
+  }
+}
+
 /// Address space, memory and what is known of it.
 package protocol Kernel: Sendable {
   /// Page and hugepage size; asked once, when a heap is made.
@@ -120,6 +133,11 @@ package protocol Kernel: Sendable {
   func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt)
+
+  /// Counts the pages of `range` that are in memory, and those of them that another process maps too (a forked child), and
+  /// stops at the latest when `limit` shared ones are found. A kernel that does not know throws: what is not known has to
+  /// be taken for shared.
+  func sharedPages(of range: AddressRange, limit: Int) throws(KernelError) -> PageSharing
 
   /// Writes zeros.
   func zero(_ range: AddressRange)

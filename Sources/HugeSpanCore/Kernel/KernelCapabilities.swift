@@ -50,4 +50,9 @@ package struct KernelCapabilities: Equatable, Sendable {
 extension Kernel {
   /// A kernel that does not say otherwise can do everything.
   package var capabilities: KernelCapabilities { .all }
+
+  /// A kernel that cannot tell what is shared.
+  package func sharedPages(of range: AddressRange, limit: Int) throws(KernelError) -> PageSharing {
+    throw .notSupported
+  }
 }

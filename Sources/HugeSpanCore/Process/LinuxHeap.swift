@@ -10,55 +10,40 @@ import CHugeSpanShims
 /// A heap on Linux and its scavenger. Made and destroyed through pointers; lives in a mapping of its own.
 package struct LinuxHeap: ~Copyable {
   package let core: PageHeapCore<LinuxKernel>
-  /// The scavenger's phase: `idle`, `running`, `stopping`, or `changing` while a thread starts or is waited for.
-  private let phase: UnsafeMutablePointer<UInt32>
-  /// The thread, valid while running or stopping.
-  private let thread: UnsafeMutablePointer<UInt64>
-  /// The errno of the last error of the kernel's that was told to the embedder.
-  private let error: UnsafeMutablePointer<UInt32>
+  /// What changes, behind the heap in its mapping.
+  let control: HeapControl
   private let mappedBytes: Int
-
-  private static var idle: UInt32 { 0 }
-  private static var running: UInt32 { 1 }
-  private static var stopping: UInt32 { 2 }
-  private static var changing: UInt32 { 3 }
 
   /// Makes a heap.
   ///
   /// - Throws: what `PageHeapCore.init` throws.
   package static func create(_ options: HeapOptions) throws(HeapError) -> UnsafeMutablePointer<LinuxHeap> {
+    if let error = ForkHandlers.register() { throw .kernel(error) }
     let kernel = LinuxKernel()
     let core = try PageHeapCore(kernel: kernel, options: options)
     let controlOffset = (MemoryLayout<LinuxHeap>.size + 15) & ~15
-    let bytes = (controlOffset + 16 + 4095) & ~4095
+    let bytes = (controlOffset + HeapControl.byteCount + 4095) & ~4095
     let memory: UnsafeMutableRawPointer
     do throws(KernelError) {
       memory = try kernel.mapMetadata(byteCount: bytes)
     } catch { throw .kernel(error) }
     let heap = memory.assumingMemoryBound(to: LinuxHeap.self)
-    let control = memory + controlOffset
     heap.initialize(
-      to: LinuxHeap(
-        core: core, phase: (control + 8).assumingMemoryBound(to: UInt32.self),
-        thread: control.assumingMemoryBound(to: UInt64.self),
-        error: (control + 12).assumingMemoryBound(to: UInt32.self), mappedBytes: bytes))
+      to: LinuxHeap(core: core, control: HeapControl(memory: memory + controlOffset), mappedBytes: bytes))
+    ForkHandlers.add(heap)
     return heap
   }
 
-  private init(
-    core: consuming PageHeapCore<LinuxKernel>, phase: UnsafeMutablePointer<UInt32>,
-    thread: UnsafeMutablePointer<UInt64>, error: UnsafeMutablePointer<UInt32>, mappedBytes: Int
-  ) {
+  private init(core: consuming PageHeapCore<LinuxKernel>, control: HeapControl, mappedBytes: Int) {
     self.core = core
-    self.phase = phase
-    self.thread = thread
-    self.error = error
+    self.control = control
     self.mappedBytes = mappedBytes
   }
 
   /// Stops the scavenger and gives everything back. Nobody may use the heap any more.
   package static func destroy(_ heap: UnsafeMutablePointer<LinuxHeap>) {
     heap.pointee.stopScavenger()
+    ForkHandlers.remove(heap)
     let bytes = heap.pointee.mappedBytes
     let kernel = heap.pointee.core.kernel
     heap.deinitialize(count: 1)
@@ -66,46 +51,96 @@ package struct LinuxHeap: ~Copyable {
   }
 
   /// Notes an error of the kernel's, for an interface that has no room for it in its answer.
-  package borrowing func note(_ error: KernelError) { hs_shim_word_store(self.error, UInt32(error.code)) }
+  package borrowing func note(_ error: KernelError) { hs_shim_word_store(control.error, UInt32(error.code)) }
 
   /// The errno that was noted last; 0 if none was.
-  package var lastKernelError: Int32 { Int32(hs_shim_word_load(error)) }
+  package var lastKernelError: Int32 { Int32(hs_shim_word_load(control.error)) }
 
   // MARK: The scavenger
 
   /// Starts the thread unless it runs. False if none could be had.
   package static func startScavenger(_ heap: UnsafeMutablePointer<LinuxHeap>) -> Bool {
-    let phase = heap.pointee.phase
-    while !hs_shim_word_exchange(phase, idle, changing) {
-      if hs_shim_word_load(phase) == running { return true }
-      hs_shim_sleep_nanoseconds(20_000)
+    let phase = heap.pointee.control.phase
+    var before = HeapControl.idle
+    while !hs_shim_word_exchange(phase, before, HeapControl.changing) {
+      let seen = hs_shim_word_load(phase)
+      if seen == HeapControl.running { return true }
+      if seen == HeapControl.idle || seen == HeapControl.inherited {
+        before = seen
+      } else {
+        hs_shim_sleep_nanoseconds(20_000)
+      }
     }
-    let status = hs_shim_thread_start({ scavenge($0) }, UnsafeMutableRawPointer(heap), heap.pointee.thread)
+    let status = hs_shim_thread_start({ scavenge($0) }, UnsafeMutableRawPointer(heap), heap.pointee.control.thread)
     // Running only when the thread's name is known to whoever will wait for it.
-    hs_shim_word_store(phase, status == 0 ? running : idle)
+    hs_shim_word_store(phase, status == 0 ? HeapControl.running : before)
     return status == 0
   }
 
   /// Stops the thread, if it runs, and waits for the tick that it is in.
   package borrowing func stopScavenger() {
-    while !hs_shim_word_exchange(phase, LinuxHeap.running, LinuxHeap.stopping) {
-      if hs_shim_word_load(phase) == LinuxHeap.idle { return }
+    let phase = control.phase
+    while !hs_shim_word_exchange(phase, HeapControl.running, HeapControl.stopping) {
+      if hs_shim_word_exchange(phase, HeapControl.inherited, HeapControl.idle) { return }
+      if hs_shim_word_load(phase) == HeapControl.idle { return }
       hs_shim_sleep_nanoseconds(20_000)
     }
     hs_shim_word_wake(phase)
-    hs_shim_thread_join(thread.pointee)
-    hs_shim_word_store(phase, LinuxHeap.idle)
+    hs_shim_thread_join(control.thread.pointee)
+    hs_shim_word_store(phase, HeapControl.idle)
   }
 
   /// Ticks until it is told to stop.
   fileprivate borrowing func scavengeUntilStopped() {
-    while hs_shim_word_load(phase) != LinuxHeap.stopping {
+    while hs_shim_word_load(control.phase) != HeapControl.stopping {
       let report = core.tick(at: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
-      // Even unfinished work leaves the processor to others for a moment; and a second is the longest that a policy
-      // without a deadline is left alone.
-      let pause = report.isUnfinished ? 1_000_000 : max(min(report.nextTickNanoseconds, 1_000_000_000), 1_000_000)
-      hs_shim_word_wait(phase, LinuxHeap.running, pause)
+      hs_shim_word_wait(control.phase, HeapControl.running, Self.pause(after: report))
     }
+  }
+
+  /// Even unfinished work leaves the processor to others for a moment; and a second is the longest that a policy without
+  /// a deadline is left alone.
+  static func pause(after report: TickReport) -> UInt64 {
+    report.isUnfinished ? 1_000_000 : max(min(report.nextTickNanoseconds, 1_000_000_000), 1_000_000)
+  }
+}
+
+/// The words of a heap that change outside of its lock, at fixed places behind it.
+struct HeapControl {
+  /// The scavenger's phase.
+  let phase: UnsafeMutablePointer<UInt32>
+  /// The errno of the last error of the kernel's that was told to the embedder.
+  let error: UnsafeMutablePointer<UInt32>
+  /// The thread, valid while running or stopping.
+  let thread: UnsafeMutablePointer<UInt64>
+  /// Frees in a child whose scavenger did not come along; whether one of them ticks; and when the next may.
+  let frees: UnsafeMutablePointer<UInt32>
+  let isTicking: UnsafeMutablePointer<UInt32>
+  let nextTick: UnsafeMutablePointer<UInt64>
+  /// Neighbours in the list of live heaps, guarded by the list's lock.
+  let next: UnsafeMutablePointer<UnsafeMutablePointer<LinuxHeap>?>
+  let previous: UnsafeMutablePointer<UnsafeMutablePointer<LinuxHeap>?>
+
+  static var byteCount: Int { 48 }
+
+  // Phases: no thread; one that runs; one that was told to stop; one that starts or is waited for; and after a fork, none
+  // here but one in the parent.
+  static var idle: UInt32 { 0 }
+  static var running: UInt32 { 1 }
+  static var stopping: UInt32 { 2 }
+  static var changing: UInt32 { 3 }
+  static var inherited: UInt32 { 4 }
+
+  /// Words in zeroed memory, aligned to 8 bytes.
+  init(memory: UnsafeMutableRawPointer) {
+    phase = memory.assumingMemoryBound(to: UInt32.self)
+    error = (memory + 4).assumingMemoryBound(to: UInt32.self)
+    frees = (memory + 8).assumingMemoryBound(to: UInt32.self)
+    isTicking = (memory + 12).assumingMemoryBound(to: UInt32.self)
+    thread = (memory + 16).assumingMemoryBound(to: UInt64.self)
+    nextTick = (memory + 24).assumingMemoryBound(to: UInt64.self)
+    next = (memory + 32).assumingMemoryBound(to: UnsafeMutablePointer<LinuxHeap>?.self)
+    previous = (memory + 40).assumingMemoryBound(to: UnsafeMutablePointer<LinuxHeap>?.self)
   }
 }
 

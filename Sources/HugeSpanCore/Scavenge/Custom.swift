@@ -63,6 +63,7 @@ package struct CustomStrategy: Sendable, Equatable {
 extension CustomStrategy: ReleaseStrategy {
   package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
+    batch.learnSharing(on: kernel, ofWhole: true)
     batch.learnBacking(on: kernel)
     cost.calls = withUnsafePointer(to: batch) { Int(release(context, $0)) }
     for index in 0..<batch.count {

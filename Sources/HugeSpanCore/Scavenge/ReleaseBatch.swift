@@ -20,6 +20,18 @@ package enum ReleaseEffect: UInt8, Comparable {
   package static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
+/// Whether a forked child maps pages of a range's blocks too.
+package enum RangeSharing: UInt8 {
+  /// No fork since the blocks came to memory.
+  case none
+  /// There was one; the kernel has not been asked.
+  case possible
+  /// The kernel says so, or does not say.
+  case shared
+  /// No more, by the kernel's word.
+  case exclusive
+}
+
 /// What is known of one range of a batch.
 package struct ReleaseRange {
   /// Consists of wholly free pageblocks; else it is a part of one block.
@@ -28,6 +40,8 @@ package struct ReleaseRange {
   package var backing: Backing
   /// The block's hugepage is known to be one folio still, though not mapped as one.
   package var wholeFolio: Bool
+  /// Whether somebody else maps the blocks.
+  package var sharing: RangeSharing
   /// What the release did.
   package var effect: ReleaseEffect
 }
@@ -94,18 +108,27 @@ package struct ReleaseBatch {
     } catch { return .unknown }
   }
 
-  /// Advises all ranges, skipping those that fail, and notes `effect` for the rest.
-  func advise<K: Kernel>(_ advice: Advice, on kernel: K, cost: inout ReleaseCost, effect: (Int) -> ReleaseEffect) {
+  /// Advises all ranges that `includes` says, skipping those that fail, and notes `effect` for the rest.
+  func advise<K: Kernel>(
+    _ advice: Advice, on kernel: K, cost: inout ReleaseCost, includes: (Int) -> Bool = { _ in true },
+    effect: (Int) -> ReleaseEffect
+  ) {
     var first = 0
     var failures = 0
     while first < count && failures < ReleaseBatch.mostFailures {
+      if !includes(first) {
+        first += 1
+        continue
+      }
+      var end = first + 1
+      while end < count && includes(end) { end += 1 }
       let outcome = kernel.advise(
-        advice, UnsafeBufferPointer(start: ranges + first, count: count - first))
+        advice, UnsafeBufferPointer(start: ranges + first, count: end - first))
       cost.add(outcome)
       for index in first..<(first + outcome.completedRanges) { known[index].effect = effect(index) }
       cost.ranges += outcome.completedRanges
       first += outcome.completedRanges
-      if first < count && outcome.error == nil { break }
+      if first < end && outcome.error == nil { break }
       if let error = outcome.error {
         // This one stays where it was; those behind it may fare better.
         known[first].effect = error == .tryAgain ? .postponed : .refused
@@ -118,15 +141,4 @@ package struct ReleaseBatch {
 
   /// After this many failed ranges the rest of a batch is put off.
   static let mostFailures = 16
-
-  /// Reads back from the kernel whether range `index` is gone.
-  func check<K: Kernel>(_ index: Int, on kernel: K, cost: inout ReleaseCost) {
-    do throws(KernelError) {
-      let answer = try kernel.residency(
-        of: ranges[index],
-        into: UnsafeMutableBufferPointer(start: regions, count: ReleaseBatch.regionCapacity))
-      cost.effectsChecked += 1
-      if answer.count > 0 { cost.effectsMissing += 1 }
-    } catch {}
-  }
 }

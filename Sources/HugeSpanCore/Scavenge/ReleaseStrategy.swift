@@ -27,6 +27,8 @@ package struct ReleaseCost: Sendable {
   package var longestNanoseconds: UInt64 = 0
   package var effectsChecked = 0
   package var effectsMissing = 0
+  /// Blocks turned out to be shared with another process that no fork handler told of.
+  package var foundSharing = false
 
   mutating func add(_ outcome: AdviseOutcome) {
     calls += outcome.calls
@@ -39,21 +41,41 @@ package struct ReleaseCost: Sendable {
 package struct DontneedStrategy: ReleaseStrategy {
   package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
+    batch.learnSharing(on: kernel, ofWhole: false)
     batch.learnBacking(on: kernel)
+    batch.refuseSharedHugePages()
     let known = batch.known
-    batch.advise(.dontneed, on: kernel, cost: &cost) { index in
-      let wholeFolio = known[index].backing == .huge || known[index].wholeFolio
+    batch.advise(.dontneed, on: kernel, cost: &cost) {
+      known[$0].effect != .refused
+    } effect: { index in
+      let wholeFolio = known[index].backing == .huge || known[index].wholeFolio || known[index].sharing == .shared
       return !known[index].isWhole && wholeFolio ? .goneFromWholeFolio : .gone
     }
     return cost
   }
 }
 
-/// `free`, and the first stage of `free-then-dontneed`.
+/// `free`, and the first stage of `free-then-dontneed`. What a child shares the kernel does not free lazily; it is dropped.
 package struct FreeStrategy: ReleaseStrategy {
   package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
-    batch.advise(.free, on: kernel, cost: &cost) { _ in .lazy }
+    batch.learnSharing(on: kernel, ofWhole: true)
+    let known = batch.known
+    batch.advise(.free, on: kernel, cost: &cost) {
+      known[$0].sharing != .shared
+    } effect: { _ in
+      .lazy
+    }
+    var isShared = false
+    for index in 0..<batch.count where known[index].sharing == .shared { isShared = true }
+    if !isShared { return cost }
+    batch.learnBacking(on: kernel)
+    batch.refuseSharedHugePages()
+    batch.advise(.dontneed, on: kernel, cost: &cost) {
+      known[$0].sharing == .shared && known[$0].effect != .refused
+    } effect: {
+      known[$0].isWhole ? .gone : .goneFromWholeFolio
+    }
     return cost
   }
 }
@@ -62,11 +84,16 @@ package struct FreeStrategy: ReleaseStrategy {
 package struct SplitDontneedStrategy: ReleaseStrategy {
   package func release<K: Kernel>(_ batch: ReleaseBatch, on kernel: K) -> ReleaseCost {
     var cost = ReleaseCost()
+    batch.learnSharing(on: kernel, ofWhole: false)
     batch.learnBacking(on: kernel)
+    batch.refuseSharedHugePages()
     split(batch, on: kernel, cost: &cost)
     let known = batch.known
-    batch.advise(.dontneed, on: kernel, cost: &cost) { index in
-      !known[index].isWhole && known[index].backing == .huge ? .goneFromWholeFolio : .gone
+    batch.advise(.dontneed, on: kernel, cost: &cost) {
+      known[$0].effect != .refused
+    } effect: { index in
+      let wholeFolio = known[index].backing == .huge || known[index].sharing == .shared
+      return !known[index].isWhole && wholeFolio ? .goneFromWholeFolio : .gone
     }
     return cost
   }
@@ -78,7 +105,7 @@ package struct SplitDontneedStrategy: ReleaseStrategy {
   /// any of them belongs to a hugepage, that is split, and if none does the range frees honestly as it is.
   private func split<K: Kernel>(_ batch: ReleaseBatch, on kernel: K, cost: inout ReleaseCost) {
     let known = batch.known
-    for index in 0..<batch.count where !known[index].isWhole {
+    for index in 0..<batch.count where !known[index].isWhole && known[index].sharing != .shared {
       let isMappedHuge = known[index].backing == .huge
       guard isMappedHuge || known[index].backing == .unknown || known[index].wholeFolio else { continue }
       if isMappedHuge && batch.sharesBlockWithPrevious(index) {

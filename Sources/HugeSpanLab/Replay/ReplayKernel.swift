@@ -189,6 +189,10 @@ package struct ReplayKernel: Kernel {
     }
   }
 
+  package func sharedPages(of range: AddressRange, limit: Int) throws(KernelError) -> PageSharing {
+    try linux.sharedPages(of: range, limit: limit)
+  }
+
   package func zero(_ range: AddressRange) { linux.zero(range) }
 
   package func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer {

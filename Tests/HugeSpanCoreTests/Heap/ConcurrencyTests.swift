@@ -141,6 +141,26 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     #expect(kernel.isEmpty && kernel.violations == [])
   }
 
+  /// As much of a fork as a thread sanitizer bears: all but the child.
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  func shareAHeapThatIsForkedMeanwhile(strategy: StrategyKind) throws {
+    let kernel = ModelKernel()
+    try share(kernel, strategy, steps: Self.steps / 4) { span, isUsed in
+      if isUsed { kernel.touch(span.range) }
+      kernel.setUsed(span.range, isUsed)
+    } isIntact: { _ in
+      true
+    } meanwhile: { heap in
+      heap.pointee.prepareForFork()
+      kernel.fork()
+      heap.pointee.resumeInParent()
+      usleep(2_000)
+      kernel.endChildren()
+      usleep(2_000)
+    }
+    #expect(kernel.isEmpty && kernel.violations == [])
+  }
+
   /// On the real kernel each thread writes its spans and finds them as it left them.
   @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
   func shareAHeapOnTheRealKernel(strategy: StrategyKind) throws {
@@ -158,7 +178,8 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
 
   private func share<K: Kernel>(
     _ kernel: K, _ strategy: StrategyKind, steps: Int, use: @escaping @Sendable (PageSpan, Bool) -> Void,
-    isIntact: @escaping @Sendable (PageSpan) -> Bool
+    isIntact: @escaping @Sendable (PageSpan) -> Bool,
+    meanwhile: (UnsafeMutablePointer<PageHeapCore<K>>) -> Void = { _ in }
   ) throws {
     var options = eagerOptions(strategy)
     options.firstArenaBytes = 2 << 21
@@ -175,7 +196,9 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
         damaged.add(failures, ordering: .relaxed)
       }
     }
-    for thread in threads { thread.wait() }
+    for thread in threads {
+      while thread.wait(timeout: .now() + 0.001) == .timedOut { meanwhile(place.pointer) }
+    }
     #expect(damaged.load(ordering: .relaxed) == 0)
     place.pointer.pointee.checkInvariants()
     #expect(place.pointer.pointee.statistics().usedPages == 0)
