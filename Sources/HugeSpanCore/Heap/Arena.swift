@@ -5,7 +5,7 @@
 // An arena is reserved without memory, advised for hugepages once, and committed from the front in steps.
 //
 // Its table is one mapping of real, lazily faulted memory: three bitmaps with a bit per block, the block entries, and, if
-// the heap keeps user data, a word per page.
+// the heap keeps user data, a word per page, and eight bytes per block if the policy keeps accounts.
 //
 //   free      the block is wholly free (absent or freeResident)
 //   resident  the block is wholly free and freeResident
@@ -24,6 +24,8 @@ struct Arena {
   var entries: UnsafeMutableRawPointer
   /// One word per page, or nil.
   var userData: UnsafeMutablePointer<UInt64>?
+  /// What the priced policy keeps of each block, or nil if the policy is another.
+  var accounts: UnsafeMutablePointer<BlockAccount>?
   var metadata: UnsafeMutableRawPointer
   var metadataBytes: Int
   /// Wholly free blocks among the committed ones.

@@ -119,6 +119,9 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
   @inline(__always)
   var useToBreak: Int { Int(pointee.used) &+ Int(pointee.spans) }
 
+  /// Less than a quarter of the block is in use: left alone, it may empty and come back as a hugepage.
+  var mayDrain: Bool { Int(pointee.used) < pagesPerBlock / 4 }
+
   /// Free pages that are believed resident and were not given to the kernel.
   @inline(__always)
   var freeResidentPages: Int { freePages &- Int(pointee.released) }

@@ -103,6 +103,12 @@ struct HeapState {
   /// Counters at the last tick, for what the policy is told.
   var pagesFreedAtTick = 0
   var pagesRefaultedAtTick = 0
+  /// Pages released from, and pages that came back into, blocks in use; and both at the last tick.
+  var partsReleased = 0
+  var partsReleasedAtTick = 0
+  var partsRefaultedAtTick = 0
+  /// New spans go to fresh hugepages rather than to broken blocks that could drain.
+  var steersToIntact = false
   /// Charge limit in pages, `Int.max` if there is none.
   var hardLimitPages = Int.max
   var softLimitPages = Int.max

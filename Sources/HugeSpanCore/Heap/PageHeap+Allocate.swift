@@ -54,7 +54,7 @@ extension PageHeapCore {
   @inline(never)
   private func allocateInBlockSlowly(_ count: Int, transient: Bool) throws(HeapError) -> AllocatedSpan {
     makeRoomForRefault(count, transient: transient)
-    if let block = findBlock(count, transient: transient) {
+    if let block = findBlock(count, transient: transient, steers: true) {
       let result = place(count, in: block)
       lock.unlock()
       return result
@@ -77,11 +77,20 @@ extension PageHeapCore {
     }
   }
 
-  /// The occupied block for `count` pages, by rank; nil if none has room within the limit.
-  private func findBlock(_ count: Int, transient: Bool) -> Block? {
+  /// The occupied block for `count` pages, by rank; nil if none has room within the limit, or, where the policy `steers`,
+  /// if a fresh hugepage is the better place.
+  private func findBlock(_ count: Int, transient: Bool, steers: Bool = false) -> Block? {
     let lists = state.pointee.lists
     if let block = lists.best(.intact, transient: transient, count: count) { return block }
     if let block = lists.best(.donated, transient: transient, count: count) { return block }
+    if state.pointee.steersToIntact && steers {
+      // A hugepage that is there already costs nothing; a broken block that is nearly empty had better drain.
+      if state.pointee.freeIntact.head != nil { return nil }
+      if let block = lists.best(.brokenResident, transient: transient, count: count), !block.mayDrain { return block }
+      if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
+      if let block = lists.best(.released, transient: transient, count: count), !block.mayDrain { return block }
+      return nil
+    }
     if let block = lists.best(.brokenResident, transient: transient, count: count) { return block }
     if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
     return lists.best(.released, transient: transient, count: count)
@@ -193,7 +202,7 @@ extension PageHeapCore {
     let sufficient = min(count + alignment - 1, pagesPerBlock)
     makeRoomForRefault(sufficient, transient: transient)
     var block = alignedCandidate(count, alignment: alignment, transient: transient)
-    if block == nil { block = findBlock(sufficient, transient: transient) }
+    if block == nil { block = findBlock(sufficient, transient: transient, steers: true) }
     var fresh: FreshBlock? = nil
     if block == nil {
       do throws(HeapError) {

@@ -23,6 +23,12 @@ extension PageHeapCore {
     if state.pointee.sharedBlocks > 0 { reviewShared(blocks: Self.sharedBlocksPerTick, giveUpAfter: 8) }
     let input = noteTick(nanoseconds, processCPU)
     if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.forgetRefusals(Self.blocksPerRetry) }
+    if state.pointee.policy.keepsAccounts {
+      judgeBlocks(input, &report)
+      endScavenging()
+      lock.unlock()
+      return report
+    }
     let plan = state.pointee.policy.plan(input)
     report.nextTickNanoseconds = plan.nextTick
     if state.pointee.strategyReleases {
@@ -135,7 +141,7 @@ extension PageHeapCore {
   // MARK: One round
 
   /// Carries the batch out with the lock open, and books it. Held lock on entry and return. Returns pages released.
-  private func releaseBatch(_ kind: StrategyKind, custom: CustomStrategy? = nil) -> Int {
+  func releaseBatch(_ kind: StrategyKind, custom: CustomStrategy? = nil) -> Int {
     let batch = state.pointee.batch
     let sampling = state.pointee.options.effectSamplePeriod
     state.pointee.effectCountdown -= 1
@@ -158,7 +164,7 @@ extension PageHeapCore {
     return book(cost)
   }
 
-  private func book(_ cost: ReleaseCost) -> Int {
+  func book(_ cost: ReleaseCost) -> Int {
     let count = state.pointee.batch.count
     let known = state.pointee.batch.known
     // Nothing is in flight any more once it is booked; the first booking must not see itself.
@@ -182,7 +188,7 @@ extension PageHeapCore {
   // MARK: Second stage
 
   /// Gives up memory that has been lazily free for longer than the strategy says. A part of the heap each tick.
-  private func secondStage() {
+  func secondStage() {
     if state.pointee.lazyPages == 0 { return }
     // Counted as released when they were lazily freed; the same pages are not counted again.
     let before = state.pointee.totals.pagesReleased
@@ -209,7 +215,7 @@ extension PageHeapCore {
   // MARK: Cures
 
   /// Gives the phantom of up to `count` blocks back, by splitting the hugepage they still hold.
-  private func cure(_ count: Int) {
+  func cure(_ count: Int) {
     var cured = 0
     var examined = 0
     let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks

@@ -240,14 +240,7 @@ extension HeapState {
       report.reinflatedBlocks += 1
       totals.reinflatedBlocks += 1
     }
-    // All of it is in memory again; what had been gone was filled with zeros.
-    releasedPages -= Int(block.pointee.released)
-    lazyPages -= Int(block.pointee.lazy)
-    block.pointee.released = 0
-    block.pointee.lazy = 0
-    block.releasedMap.fill(false)
-    clearPhantom(block)
-    block.pointee.flags.remove(.broken)
+    becomeHuge(block)
   }
 
   private mutating func foundSplit(_ block: Block, _ seen: SeenBlock, _ report: inout ResidencyReport) {

@@ -65,11 +65,15 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     statePointer.initialize(
       to: HeapState(
         arenas: arenas, lists: lists, releasable: releasable, options: options,
-        policy: PolicyState(options.policy, custom: options.customPolicy),
+        policy: PolicyState(
+          options.policy, custom: options.customPolicy, strategy: options.strategy, capabilities: kernel.capabilities),
         batch: batch, origins: origins.assumingMemoryBound(to: FlightOrigin.self)))
     statePointer.pointee.metadataBytes = bytes
     if let bytes = options.hardLimitBytes { statePointer.pointee.hardLimitPages = bytes >> pageShift }
     if let bytes = options.softLimitBytes { statePointer.pointee.softLimitPages = bytes >> pageShift }
+    if options.customPolicy == nil, case .rentOrBuy(let choice) = options.policy {
+      statePointer.pointee.steersToIntact = choice.steering
+    }
     self.kernel = kernel
     state = statePointer
     table = memory
@@ -209,7 +213,9 @@ extension PageHeapCore {
     let userDataBytes = state.pointee.options.userData ? blocks * pagesPerBlock * MemoryLayout<UInt64>.stride : 0
     let entriesOffset = (words * 3 * MemoryLayout<UInt64>.stride + 63) & ~63
     let userDataOffset = (entriesOffset + blocks * bytesPerBlockEntry + 4095) & ~4095
-    let metadataBytes = (userDataOffset + userDataBytes + 4095) & ~4095
+    let accountsOffset = (userDataOffset + userDataBytes + 7) & ~7
+    let accountBytes = state.pointee.policy.keepsAccounts ? blocks * MemoryLayout<BlockAccount>.stride : 0
+    let metadataBytes = (accountsOffset + accountBytes + 4095) & ~4095
     do throws(KernelError) {
       let range = try kernel.reserve(byteCount: byteCount, alignment: alignment)
       let metadata: UnsafeMutableRawPointer
@@ -231,6 +237,7 @@ extension PageHeapCore {
           range: range, committedBlocks: 0, totalBlocks: blocks, freeWords: words64, residentWords: words64 + words,
           sharedWords: words64 + 2 * words, entries: metadata + entriesOffset,
           userData: userDataBytes == 0 ? nil : (metadata + userDataOffset).assumingMemoryBound(to: UInt64.self),
+          accounts: accountBytes == 0 ? nil : (metadata + accountsOffset).assumingMemoryBound(to: BlockAccount.self),
           metadata: metadata, metadataBytes: metadataBytes, freeBlocks: 0, absentHint: 0))
       state.pointee.arenaCount += 1
       state.pointee.metadataBytes += metadataBytes

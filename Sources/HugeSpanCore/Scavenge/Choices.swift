@@ -10,6 +10,23 @@ public enum PolicyChoice: Equatable, Sendable {
   case gperftools(rate: Double)
   /// The three ideas of the seed mail on top of the scavenge counter, each with its switch.
   case seed(SeedOptions)
+  /// Rent against purchase, block by block, at a memory price.
+  case rentOrBuy(RentOrBuyOptions)
+}
+
+/// What the priced policy goes by.
+public struct RentOrBuyOptions: Equatable, Sendable {
+  /// What memory is worth: CPU-seconds per GiB-hour. Cloud prices put it near 400; more releases sooner.
+  public var memoryPrice: Double = 400
+  /// Make broken blocks huge again when they are used enough.
+  public var rebuild: Bool = true
+  /// Place new spans on fresh hugepages rather than in broken blocks that could drain.
+  public var steering: Bool = true
+  /// What the kernel's operations cost.
+  public var costs = CostModel()
+
+  /// The defaults.
+  public init() {}
 }
 
 /// The seed policy's switches.

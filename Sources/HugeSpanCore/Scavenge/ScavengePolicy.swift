@@ -67,9 +67,12 @@ enum PolicyState {
   case never
   case immediate(ImmediatePolicy)
   case counting(CountingPolicy)
+  case rentOrBuy(RentOrBuyPolicy)
   case custom(CustomPolicy)
 
-  init(_ choice: PolicyChoice, custom: CustomPolicy?) {
+  init(
+    _ choice: PolicyChoice, custom: CustomPolicy?, strategy: StrategyChoice, capabilities: KernelCapabilities
+  ) {
     if let custom {
       self = .custom(custom)
       return
@@ -79,12 +82,21 @@ enum PolicyState {
     case .immediate: self = .immediate(ImmediatePolicy())
     case .gperftools(let rate): self = .counting(CountingPolicy(gperftoolsRate: rate))
     case .seed(let options): self = .counting(CountingPolicy(seed: options))
+    case .rentOrBuy(let options):
+      self = .rentOrBuy(RentOrBuyPolicy(options, strategy: strategy, capabilities: capabilities))
     }
+  }
+
+  /// Whether the policy keeps something of each block.
+  var keepsAccounts: Bool {
+    if case .rentOrBuy = self { return true }
+    return false
   }
 
   mutating func plan(_ input: ScavengeInput) -> ScavengePlan {
     switch self {
-    case .never: return ScavengePlan()
+    // The priced policy judges blocks (PageHeap+Judging) instead of ordering a number of pages.
+    case .never, .rentOrBuy: return ScavengePlan()
     case .immediate(var policy):
       let plan = policy.plan(input)
       self = .immediate(policy)
@@ -99,7 +111,7 @@ enum PolicyState {
 
   mutating func booked(wanted: Int, released: Int) {
     switch self {
-    case .never, .immediate: break
+    case .never, .immediate, .rentOrBuy: break
     case .counting(var policy):
       policy.booked(wanted: wanted, released: released)
       self = .counting(policy)

@@ -110,6 +110,12 @@ extension PolicyChoice {
         prefer blocks without a hugepage, prefer longer spans, discount refaults; settings rate=100 (pages released \
         per 1000 freed), prefer-broken=on, prefer-long=on, discount-refaults=on
         """),
+    NamedChoice(
+      name: "rent-or-buy",
+      help: """
+        holding memory against releasing it and faulting it back, block by block; settings price=400 (memory price in \
+        CPU-seconds per GiB-hour, 0...1e9), rebuild=on, steering=on
+        """),
   ]
 
   /// Reads a policy as it is written on the command line.
@@ -131,6 +137,13 @@ extension PolicyChoice {
       options.preferLong = try settings.flag("prefer-long", default: true)
       options.discountRefaults = try settings.flag("discount-refaults", default: true)
       self = .seed(options)
+    case "rent-or-buy":
+      known = ["price", "rebuild", "steering"]
+      var options = RentOrBuyOptions()
+      options.memoryPrice = try settings.number("price", 0...1e9, default: options.memoryPrice)
+      options.rebuild = try settings.flag("rebuild", default: true)
+      options.steering = try settings.flag("steering", default: true)
+      self = .rentOrBuy(options)
     default: throw unknown("policy", name, Self.knownNames.map(\.name))
     }
     try settings.finish(known: known)
@@ -149,6 +162,12 @@ extension PolicyChoice {
       if !options.preferLong { parts.append("prefer-long=off") }
       if !options.discountRefaults { parts.append("discount-refaults=off") }
       return parts.isEmpty ? "seed" : "seed:" + parts.joined(separator: ",")
+    case .rentOrBuy(let options):
+      var parts: [String] = []
+      if options.memoryPrice != 400 { parts.append("price=\(plain(options.memoryPrice))") }
+      if !options.rebuild { parts.append("rebuild=off") }
+      if !options.steering { parts.append("steering=off") }
+      return parts.isEmpty ? "rent-or-buy" : "rent-or-buy:" + parts.joined(separator: ",")
     }
   }
 }

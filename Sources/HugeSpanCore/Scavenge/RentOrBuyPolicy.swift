@@ -1,0 +1,237 @@
+// `rent-or-buy`: is this free page worth more here or with the kernel?
+//
+// Every other policy says how many pages to release; this one looks at each block and compares two sums of CPU time. Holding a
+// page is rent, at the memory price, the one knob. Releasing and faulting it back is a purchase. Running on base pages is a
+// tax in TLB misses, in proportion to how busy the program is. What accrues is compared with what ends it:
+//
+//   empty block          its rent against releasing it whole and faulting it back; how long to wait is learned (WaitLearner)
+//   intact, partly free  the rent of the pages that stayed free, less the tax that breaking it would bring for as long as it
+//                        stays broken, against the split, the release and the expected refaults. While the tax is the
+//                        higher of the two it is never broken.
+//   broken, partly free  the rent of its free pages against the release and the expected refaults
+//   broken               the tax, less the rent of what a rebuild would bring back into memory, against the rebuild
+//   phantom              its rent against the cure
+//
+// Source: the ski-rental problem (Karlin et al., Competitive Snoopy Caching, 1988) for the waits; the prices are measured.
+// The policy is a value without a clock or a reference to the heap: it is told a block's facts and answers with a verdict.
+
+/// What the heap knows of one block, as far as prices depend on it.
+struct BlockFacts {
+  var isOccupied = false
+  /// In memory: occupied, or wholly free and resident.
+  var isResident = false
+  var isBroken = false
+  var usedPages = 0
+  /// Free pages in memory that were not given to the kernel.
+  var idlePages = 0
+  /// Ranges that releasing them would take, at most.
+  var idleRanges = 0
+  var releasedPages = 0
+  var phantomPages = 0
+  /// Seconds since the last free into the block.
+  var age: Double = 0
+}
+
+/// What is kept of each block between ticks: eight bytes.
+struct BlockAccount {
+  /// Microseconds that speak for the next step: rent of idle pages, or tax of a broken block. For an empty block
+  /// the seconds since it was first seen empty.
+  var accrued: Float = 0
+  /// Idle pages of an intact block when it was last seen.
+  var idle: UInt16 = 0
+  var phase: Phase = .occupied
+  /// Whether the block was broken when it was last seen.
+  var wasBroken: Bool = false
+
+  enum Phase: UInt8 {
+    case occupied
+    /// Seen empty; the gap is not booked yet.
+    case gap
+    /// The gap has outlasted every wait and is booked.
+    case booked
+  }
+}
+
+/// What to do with a block.
+enum BlockVerdict: Equatable {
+  case leave
+  /// Release the wholly free block.
+  case releaseWhole
+  /// Release every idle page, which breaks the block if it is intact.
+  case releaseIdle
+  /// Make the block huge again.
+  case rebuild
+}
+
+/// Decides block by block by prices.
+struct RentOrBuyPolicy: Sendable {
+  let options: RentOrBuyOptions
+  let costs: CostModel
+  /// Microseconds for holding a page for a second.
+  let pageRent: Double
+  /// Partial releases can be had: some of a block's pages may go, and an intact block may be broken honestly.
+  let releasesParts: Bool
+  let breaksIntact: Bool
+  let rebuilds: Bool
+
+  private(set) var learner = WaitLearner()
+  /// Pages released from blocks in use and pages that came back, both fading.
+  private var releasedParts: Double = RentOrBuyPolicy.priorPages
+  private var refaultedParts: Double = RentOrBuyPolicy.priorPages / 2
+  private var lastCPU: UInt64 = 0
+  private var hasCPU = false
+  /// CPUs that the program kept busy since the last tick.
+  private(set) var busyCPUs: Double = 0
+  private var seconds: Double = 0
+  private var taxPerPage: Double = 0
+  private var phantomRent: Double = 0
+  /// Seconds until a rebuild may be tried again, and how long to pause after the next failure.
+  private var rebuildPause: Double = 0
+  private var nextPause: Double = 1
+  private var rebuildBudget = 0
+
+  /// Pages of prior belief that half of what is released comes back.
+  static let priorPages: Double = 1024
+  /// Share of time that rebuilding may take.
+  static let rebuildShare: Double = 0.02
+
+  init(_ options: RentOrBuyOptions, strategy: StrategyChoice, capabilities: KernelCapabilities) {
+    self.options = options
+    costs = options.costs
+    pageRent = CostModel.rentPerPage(memoryPrice: options.memoryPrice)
+    releasesParts = !strategy.wholeBlocksOnly
+    breaksIntact = releasesParts && strategy.kind == .splitDontneed
+    rebuilds = options.rebuild && capabilities.contains(.collapse)
+  }
+
+  /// Rent of a whole block for a second.
+  private var blockRent: Double { pageRent * Double(pagesPerBlock) }
+
+  /// Share of partially released pages that is expected to come back.
+  var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
+
+  /// The wait of an empty block in seconds.
+  var wholeWait: Double { blockRent > 0 ? learner.wait * costs.wholeBlock / blockRent : .infinity }
+
+  /// A tick begins. `refaultedParts` and `releasedParts` are pages since the last one, of blocks in use.
+  mutating func begin(_ input: ScavengeInput, releasedParts released: Int, refaultedParts refaulted: Int)
+    -> ScavengePlan
+  {
+    // A tick after a long sleep is one tick: nobody looked meanwhile.
+    seconds = min(Double(input.elapsed) / 1e9, 60)
+    busyCPUs = 0
+    if hasCPU && input.elapsed > 0 && input.processCPU > lastCPU {
+      busyCPUs = min(Double(input.processCPU - lastCPU) / Double(input.elapsed), 4096)
+    }
+    hasCPU = true
+    lastCPU = input.processCPU
+    taxPerPage = input.usedPages == 0 ? 0 : costs.taxShare * busyCPUs * 1e6 / Double(input.usedPages)
+    learner.age(seconds: seconds)
+    let fading = 1 / (1 + 0.6931 * seconds / WaitLearner.halfLife)
+    releasedParts =
+      RentOrBuyPolicy.priorPages + (releasedParts - RentOrBuyPolicy.priorPages) * fading + Double(released)
+    refaultedParts =
+      RentOrBuyPolicy.priorPages / 2 + (refaultedParts - RentOrBuyPolicy.priorPages / 2) * fading + Double(refaulted)
+    rebuildPause = max(0, rebuildPause - seconds)
+    rebuildBudget = max(1, Int(seconds * 1e6 * RentOrBuyPolicy.rebuildShare / max(costs.collapse, 1)))
+
+    var plan = ScavengePlan()
+    phantomRent = input.phantomPages == 0 ? 0 : phantomRent + pageRent * Double(input.phantomPages) * seconds
+    if phantomRent >= costs.cure {
+      plan.cures = Int(min(phantomRent / max(costs.cure, 1), 64))
+      phantomRent = 0
+    }
+    let breakEven = blockRent > 0 ? costs.wholeBlock / blockRent : 1
+    plan.nextTick = UInt64(max(0.05, min(breakEven / 4, 1)) * 1e9)
+    return plan
+  }
+
+  /// What to do with one block. Called once a tick for each.
+  mutating func judge(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
+    if !facts.isOccupied { return judgeEmpty(facts, &account) }
+    if account.phase != .occupied {
+      if account.phase == .gap { bookGap(Double(account.accrued)) }
+      account = BlockAccount()
+    }
+    if facts.isBroken != account.wasBroken {
+      account.accrued = 0
+      account.wasBroken = facts.isBroken
+    }
+    return facts.isBroken ? judgeBroken(facts, &account) : judgeIntact(facts, &account)
+  }
+
+  private mutating func judgeEmpty(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
+    if account.phase != .occupied && facts.isResident && facts.age < 1.5 * seconds {
+      // It was used in between: one gap ended, another began.
+      if account.phase == .gap { bookGap(Double(account.accrued)) }
+      account.phase = .occupied
+    }
+    if account.phase == .occupied {
+      // A block that nobody ever used waits for nothing.
+      if !facts.isResident { return .leave }
+      account = BlockAccount(accrued: 0, idle: 0, phase: .gap, wasBroken: false)
+    } else {
+      account.accrued += Float(seconds)
+    }
+    if account.phase == .gap && Double(account.accrued) * blockRent >= WaitLearner.longest * costs.wholeBlock {
+      bookGap(Double(account.accrued) + 1e9)
+      account.phase = .booked
+    }
+    if !facts.isResident || facts.idlePages == 0 { return .leave }
+    // What is left of a broken block keeps it from coming back huge.
+    if facts.isBroken { return .releaseWhole }
+    return Double(account.accrued) >= wholeWait ? .releaseWhole : .leave
+  }
+
+  private mutating func bookGap(_ length: Double) {
+    learner.book(gap: length * blockRent / costs.wholeBlock, wait: learner.wait)
+  }
+
+  /// The rent of pages that stayed free, less the tax of a broken block, until it has paid for breaking it.
+  private mutating func judgeIntact(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
+    if !breaksIntact || facts.idlePages == 0 {
+      account.accrued = 0
+      return .leave
+    }
+    // Pages that were taken since the last look take their share of the rent along; pages that were freed have paid none.
+    if facts.idlePages < Int(account.idle) { account.accrued *= Float(facts.idlePages) / Float(account.idle) }
+    account.idle = UInt16(truncatingIfNeeded: facts.idlePages)
+    let rate = Double(facts.idlePages) * pageRent - taxPerPage * Double(facts.usedPages)
+    account.accrued = max(0, account.accrued + Float(rate * seconds))
+    return Double(account.accrued) >= costs.split + purchase(facts) ? .releaseIdle : .leave
+  }
+
+  /// Releasing the idle pages of a block, and those faults that are to be expected.
+  private func purchase(_ facts: BlockFacts) -> Double {
+    costs.releaseRange * Double(facts.idleRanges)
+      + Double(facts.idlePages) * (costs.releasePage + costs.pageFault * refaultShare)
+  }
+
+  private mutating func judgeBroken(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
+    // A rebuild brings back what was released, and ends the phantom that is held besides.
+    let rate =
+      taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
+      + pageRent * Double(facts.phantomPages)
+    account.accrued = max(0, account.accrued + Float(rate * seconds))
+    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= costs.collapse {
+      rebuildBudget -= 1
+      account.accrued = 0
+      return .rebuild
+    }
+    // What a rebuild is going to bring back is not worth releasing.
+    if releasesParts && facts.idlePages > 0 && !(rebuilds && rate > 0) {
+      if facts.age * Double(facts.idlePages) * pageRent >= purchase(facts) { return .releaseIdle }
+    }
+    return .leave
+  }
+
+  /// A rebuild was tried.
+  mutating func rebuilt(_ succeeded: Bool) {
+    if succeeded {
+      nextPause = 1
+    } else {
+      rebuildPause = nextPause
+      nextPause = min(nextPause * 2, 60)
+    }
+  }
+}
