@@ -8,8 +8,9 @@ extension PageHeapCore {
   /// Blocks looked at before the lock is given up for a moment: some ten microseconds.
   static var blocksPerStretch: Int { 512 }
 
-  /// Shows every block to the policy. Held lock on entry and return; open in between.
-  func judgeBlocks(_ input: ScavengeInput, _ report: inout TickReport) {
+  /// Shows every block to the policy, and carries out what it says as long as no more than `limit` ranges go and nobody
+  /// else waits for the scavenger; what is left is said again next time. Held lock on entry and return; open in between.
+  func judgeBlocks(_ input: ScavengeInput, ranges limit: Int, _ report: inout TickReport) {
     guard case .rentOrBuy(var policy) = state.pointee.policy else { return }
     let refaulted = state.pointee.totals.pagesRefaulted - state.pointee.totals.pagesRefaultedWhole
     let plan = policy.begin(
@@ -18,7 +19,9 @@ extension PageHeapCore {
     state.pointee.partsReleasedAtTick = state.pointee.partsReleased
     state.pointee.partsRefaultedAtTick = refaulted
     report.nextTickNanoseconds = plan.nextTick
+    defer { state.pointee.policy = .rentOrBuy(policy) }
     if !state.pointee.strategyReleases { return }
+    let before = state.pointee.totals.releaseRanges
     var stretch = Self.blocksPerStretch
     for arena in 0..<state.pointee.arenaCount {
       var number = 0
@@ -33,25 +36,38 @@ extension PageHeapCore {
         let block = state.pointee.arenas[arena].block(number)
         let account = state.pointee.arenas[arena].accounts! + number
         number += 1
-        if block.pointee.kind == .releasing || block.pointee.inFlight != 0 { continue }
-        if block.pointee.flags.contains(.refused) { continue }
-        switch policy.judge(state.pointee.facts(of: block), &account.pointee) {
-        case .leave: break
-        case .releaseWhole:
-          if state.pointee.batch.isFull { report.releasedPages += flush() }
-          // The lock may have been open.
-          if block.pointee.kind == .freeResident { state.pointee.sendWhole(block, count: 1) }
-        case .releaseIdle: report.releasedPages += releaseIdle(block)
-        case .rebuild:
-          report.releasedPages += flush()
-          policy.rebuilt(rebuild(block))
+        if block.pointee.kind == .releasing || block.pointee.inFlight != 0 || block.pointee.flags.contains(.refused) {
+          continue
         }
+        let verdict = policy.judge(state.pointee.facts(of: block), &account.pointee)
+        if verdict == .leave { continue }
+        let ranges = state.pointee.totals.releaseRanges - before + state.pointee.batch.count
+        if ranges >= limit || state.pointee.waitingScavengers > 0 {
+          report.isUnfinished = true
+          continue
+        }
+        report.releasedPages += carryOut(verdict, block, &policy)
       }
     }
     report.releasedPages += flush()
     if state.pointee.options.strategy.kind == .freeThenDontneed { secondStage() }
     if plan.cures > 0 { cure(plan.cures) }
-    state.pointee.policy = .rentOrBuy(policy)
+  }
+
+  private func carryOut(_ verdict: BlockVerdict, _ block: Block, _ policy: inout RentOrBuyPolicy) -> Int {
+    switch verdict {
+    case .leave: return 0
+    case .releaseWhole:
+      let released = state.pointee.batch.isFull ? flush() : 0
+      // The lock may have been open.
+      if block.pointee.kind == .freeResident { state.pointee.sendWhole(block, count: 1) }
+      return released
+    case .releaseIdle: return releaseIdle(block)
+    case .rebuild:
+      let released = flush()
+      policy.rebuilt(rebuild(block))
+      return released
+    }
   }
 
   /// Releases what is in the batch. Held lock on entry and return; open in between.
@@ -79,22 +95,27 @@ extension PageHeapCore {
     return released
   }
 
-  /// Makes a broken block huge again. Held lock on entry and return; open in between. Whether it did is asked of the kernel.
+  /// Makes a broken block huge again, and answers whether it is. Held lock on entry and return; open in between.
   private func rebuild(_ block: Block) -> Bool {
+    // The lock may have been open since the verdict.
+    if block.pointee.kind != .occupied || !block.isBroken { return true }
+    // A rebuild would copy what a child shares, and charge it twice.
+    if state.pointee.mayBeShared(block) && !reviewShared(block) { return false }
     var range = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
     if state.pointee.chargedPages + Int(block.pointee.released) > state.pointee.hardLimitPages { return false }
     let scratch = state.pointee.batch
     lock.unlock()
     let outcome = withUnsafePointer(to: &range) { kernel.advise(.collapse, UnsafeBufferPointer(start: $0, count: 1)) }
-    let isHuge = outcome.error == nil && scratch.backing(around: range.start, on: kernel) == .huge
+    let isDone = outcome.error == nil
+    let backing = isDone ? scratch.backing(around: range.start, on: kernel) : .unknown
     lock.lock()
     var cost = ReleaseCost()
     cost.add(outcome)
-    if !isHuge { cost.failures += 1 }
+    if !isDone { cost.failures += 1 }
     _ = book(cost)
     // Whoever emptied it meanwhile has it settled as a free block, and that is dropped as a whole.
-    if isHuge && block.pointee.kind == .occupied && block.pointee.inFlight == 0 { state.pointee.bookRebuilt(block) }
-    return isHuge
+    if isDone && block.pointee.kind == .occupied { state.pointee.bookRebuilt(block, backing) }
+    return isDone && backing != .split
   }
 }
 
@@ -114,12 +135,12 @@ extension HeapState {
     return facts
   }
 
-  /// An occupied block was made huge again.
-  mutating func bookRebuilt(_ block: Block) {
+  /// All of an occupied block was brought into memory, as a hugepage unless the kernel says that somebody split it since.
+  mutating func bookRebuilt(_ block: Block, _ backing: Backing) {
     unlist(block)
     becomeHuge(block)
-    block.pointee.backing = .huge
-    totals.collapses += 1
+    block.pointee.backing = backing
+    if backing == .split { block.pointee.flags.insert(.broken) } else { totals.collapses += 1 }
     enlist(block)
   }
 

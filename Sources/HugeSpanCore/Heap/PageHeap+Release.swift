@@ -24,7 +24,7 @@ extension PageHeapCore {
     let input = noteTick(nanoseconds, processCPU)
     if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.forgetRefusals(Self.blocksPerRetry) }
     if state.pointee.policy.keepsAccounts {
-      judgeBlocks(input, &report)
+      judgeBlocks(input, ranges: min(state.pointee.options.rangesPerTick, ranges), &report)
       endScavenging()
       lock.unlock()
       return report

@@ -16,34 +16,45 @@
 // The policy is a value without a clock or a reference to the heap: it is told a block's facts and answers with a verdict.
 
 /// What the heap knows of one block, as far as prices depend on it.
-struct BlockFacts {
-  var isOccupied = false
+package struct BlockFacts {
+  package var isOccupied = false
   /// In memory: occupied, or wholly free and resident.
-  var isResident = false
-  var isBroken = false
-  var usedPages = 0
+  package var isResident = false
+  package var isBroken = false
+  package var usedPages = 0
   /// Free pages in memory that were not given to the kernel.
-  var idlePages = 0
+  package var idlePages = 0
   /// Ranges that releasing them would take, at most.
-  var idleRanges = 0
-  var releasedPages = 0
-  var phantomPages = 0
+  package var idleRanges = 0
+  package var releasedPages = 0
+  package var phantomPages = 0
   /// Seconds since the last free into the block.
-  var age: Double = 0
+  package var age: Double = 0
+
+  /// An absent block.
+  package init() {}
 }
 
 /// What is kept of each block between ticks: eight bytes.
-struct BlockAccount {
+package struct BlockAccount {
   /// Microseconds that speak for the next step: rent of idle pages, or tax of a broken block. For an empty block
   /// the seconds since it was first seen empty.
-  var accrued: Float = 0
+  package var accrued: Float = 0
   /// Idle pages of an intact block when it was last seen.
-  var idle: UInt16 = 0
-  var phase: Phase = .occupied
+  package var idle: UInt16 = 0
+  package var phase: Phase = .occupied
   /// Whether the block was broken when it was last seen.
-  var wasBroken: Bool = false
+  package var wasBroken: Bool = false
 
-  enum Phase: UInt8 {
+  /// Nothing seen yet.
+  package init(accrued: Float = 0, idle: UInt16 = 0, phase: Phase = .occupied, wasBroken: Bool = false) {
+    self.accrued = accrued
+    self.idle = idle
+    self.phase = phase
+    self.wasBroken = wasBroken
+  }
+
+  package enum Phase: UInt8 {
     case occupied
     /// Seen empty; the gap is not booked yet.
     case gap
@@ -53,7 +64,7 @@ struct BlockAccount {
 }
 
 /// What to do with a block.
-enum BlockVerdict: Equatable {
+package enum BlockVerdict: Equatable {
   case leave
   /// Release the wholly free block.
   case releaseWhole
@@ -64,7 +75,7 @@ enum BlockVerdict: Equatable {
 }
 
 /// Decides block by block by prices.
-struct RentOrBuyPolicy: Sendable {
+package struct RentOrBuyPolicy: Sendable {
   let options: RentOrBuyOptions
   let costs: CostModel
   /// Microseconds for holding a page for a second.
@@ -74,14 +85,14 @@ struct RentOrBuyPolicy: Sendable {
   let breaksIntact: Bool
   let rebuilds: Bool
 
-  private(set) var learner = WaitLearner()
+  package private(set) var learner = WaitLearner()
   /// Pages released from blocks in use and pages that came back, both fading.
   private var releasedParts: Double = RentOrBuyPolicy.priorPages
   private var refaultedParts: Double = RentOrBuyPolicy.priorPages / 2
   private var lastCPU: UInt64 = 0
   private var hasCPU = false
   /// CPUs that the program kept busy since the last tick.
-  private(set) var busyCPUs: Double = 0
+  package private(set) var busyCPUs: Double = 0
   private var seconds: Double = 0
   private var taxPerPage: Double = 0
   private var phantomRent: Double = 0
@@ -95,7 +106,7 @@ struct RentOrBuyPolicy: Sendable {
   /// Share of time that rebuilding may take.
   static let rebuildShare: Double = 0.02
 
-  init(_ options: RentOrBuyOptions, strategy: StrategyChoice, capabilities: KernelCapabilities) {
+  package init(_ options: RentOrBuyOptions, strategy: StrategyChoice, capabilities: KernelCapabilities) {
     self.options = options
     costs = options.costs
     pageRent = CostModel.rentPerPage(memoryPrice: options.memoryPrice)
@@ -108,13 +119,13 @@ struct RentOrBuyPolicy: Sendable {
   private var blockRent: Double { pageRent * Double(pagesPerBlock) }
 
   /// Share of partially released pages that is expected to come back.
-  var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
+  package var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
 
   /// The wait of an empty block in seconds.
-  var wholeWait: Double { blockRent > 0 ? learner.wait * costs.wholeBlock / blockRent : .infinity }
+  package var wholeWait: Double { blockRent > 0 ? learner.wait * costs.wholeBlock / blockRent : .infinity }
 
   /// A tick begins. `refaultedParts` and `releasedParts` are pages since the last one, of blocks in use.
-  mutating func begin(_ input: ScavengeInput, releasedParts released: Int, refaultedParts refaulted: Int)
+  package mutating func begin(_ input: ScavengeInput, releasedParts released: Int, refaultedParts refaulted: Int)
     -> ScavengePlan
   {
     // A tick after a long sleep is one tick: nobody looked meanwhile.
@@ -147,7 +158,7 @@ struct RentOrBuyPolicy: Sendable {
   }
 
   /// What to do with one block. Called once a tick for each.
-  mutating func judge(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
+  package mutating func judge(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if !facts.isOccupied { return judgeEmpty(facts, &account) }
     if account.phase != .occupied {
       if account.phase == .gap { bookGap(Double(account.accrued)) }
@@ -226,7 +237,7 @@ struct RentOrBuyPolicy: Sendable {
   }
 
   /// A rebuild was tried.
-  mutating func rebuilt(_ succeeded: Bool) {
+  package mutating func rebuilt(_ succeeded: Bool) {
     if succeeded {
       nextPause = 1
     } else {

@@ -19,6 +19,9 @@ package struct ScavengeInput: Sendable {
   package var releasablePages: Int = 0
   package var usedPages: Int = 0
   package var phantomPages: Int = 0
+
+  /// Nothing happened.
+  package init() {}
 }
 
 /// In which order free memory is released.

@@ -17,34 +17,37 @@
 // twenty times as much ordinary cost.
 
 /// Chooses the wait before an empty block is released, in units of break-even.
-struct WaitLearner: Sendable {
+package struct WaitLearner: Sendable {
+  /// A learner that has seen nothing: break-even.
+  package init() {}
+
   static let factorCount = 5
   /// The waits that are tried, in units of the purchase price; ascending by doubling from a quarter.
-  static func factor(_ index: Int) -> Double { Double(1 << index) / 4 }
+  package static func factor(_ index: Int) -> Double { Double(1 << index) / 4 }
   static let breakEven = 2
   /// Seconds after which what was seen counts half.
   static let halfLife: Double = 120
-  static let slack: Double = 16
-  static let allowance: Double = 0.05
+  package static let slack: Double = 16
+  package static let allowance: Double = 0.05
 
   /// Recent cost of each wait on the gaps that were seen, in units of the purchase price.
   private var costs = InlineArray<5, Double>(repeating: 0)
   /// What the waits in use have cost beyond plain break-even on the same gaps, and what that cost; in purchase prices.
-  private(set) var excess: Double = 0
-  private(set) var shadow: Double = 0
+  package private(set) var excess: Double = 0
+  package private(set) var shadow: Double = 0
   private(set) var chosen = WaitLearner.breakEven
 
   /// Break-even has been outdone in vain: it is used until that is earned back.
-  var isGuarded: Bool { excess > WaitLearner.slack + WaitLearner.allowance * shadow }
+  package var isGuarded: Bool { excess > WaitLearner.slack + WaitLearner.allowance * shadow }
 
   /// The wait to use now, in units of the purchase price.
-  var wait: Double { isGuarded ? 1 : WaitLearner.factor(chosen) }
+  package var wait: Double { isGuarded ? 1 : WaitLearner.factor(chosen) }
 
   /// Longest wait that is told apart: a gap that is longer need not be followed further.
-  static let longest: Double = 4
+  package static let longest: Double = 4
 
   /// Books a gap of `length` (its rent in units of the purchase price), during which `wait` was used.
-  mutating func book(gap length: Double, wait: Double) {
+  package mutating func book(gap length: Double, wait: Double) {
     for index in 0..<WaitLearner.factorCount { costs[index] += WaitLearner.cost(of: length, WaitLearner.factor(index)) }
     let plain = WaitLearner.cost(of: length, 1)
     shadow += plain
@@ -53,13 +56,13 @@ struct WaitLearner: Sendable {
   }
 
   /// Time goes by: what was seen counts less.
-  mutating func age(seconds: Double) {
+  package mutating func age(seconds: Double) {
     let factor = 1 / (1 + 0.6931 * seconds / WaitLearner.halfLife)
     for index in 0..<WaitLearner.factorCount { costs[index] *= factor }
   }
 
   /// Rent until the gap ends or the wait is over, and then the purchase.
-  static func cost(of gap: Double, _ wait: Double) -> Double { gap <= wait ? gap : wait + 1 }
+  package static func cost(of gap: Double, _ wait: Double) -> Double { gap <= wait ? gap : wait + 1 }
 
   private mutating func choose() {
     // Break-even unless another is cheaper by a tenth of it and by one purchase: a single gap proves nothing.

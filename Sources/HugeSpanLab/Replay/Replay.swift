@@ -132,7 +132,7 @@ package struct Replay: ~Copyable {
     let start = hs_shim_thread_cpu_nanoseconds()
     let report = frontEnd.heap.tick(at: now, processCPU: cpu)
     tickCPU += hs_shim_thread_cpu_nanoseconds() - start
-    let least: UInt64 = report.isUnfinished ? 10_000_000 : 100_000_000
+    let least: UInt64 = report.isUnfinished ? 10_000_000 : 50_000_000
     nextTick = now + min(max(report.nextTickNanoseconds, least), 1_000_000_000)
   }
 

@@ -176,12 +176,34 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     }
   }
 
+  /// Memory so dear that blocks are broken at once, and a program so busy that they are rebuilt at once.
+  @Test func shareAHeapThatReleasesAndRebuildsByPrice() throws {
+    var choice = RentOrBuyOptions()
+    choice.memoryPrice = 30_000
+    choice.costs.taxShare = 20
+    choice.costs.collapse = 10
+    try share(realKernel, .splitDontneed, policy: .rentOrBuy(choice), steps: Self.steps) { span, isUsed in
+      guard isUsed else { return }
+      for address in stride(from: span.address, to: span.end, by: 4096) {
+        UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = ~address
+      }
+    } isIntact: { span in
+      stride(from: span.address, to: span.end, by: 4096).allSatisfy {
+        UnsafePointer<UInt>(bitPattern: $0)!.pointee == ~$0
+      }
+    } done: { statistics in
+      #expect(statistics.pagesReleased > 0)
+      if realKernel.capabilities.contains(.collapse) { #expect(statistics.collapses > 0) }
+    }
+  }
+
   private func share<K: Kernel>(
-    _ kernel: K, _ strategy: StrategyKind, steps: Int, use: @escaping @Sendable (PageSpan, Bool) -> Void,
-    isIntact: @escaping @Sendable (PageSpan) -> Bool,
-    meanwhile: (UnsafeMutablePointer<PageHeapCore<K>>) -> Void = { _ in }
+    _ kernel: K, _ strategy: StrategyKind, policy: PolicyChoice = .immediate, steps: Int,
+    use: @escaping @Sendable (PageSpan, Bool) -> Void, isIntact: @escaping @Sendable (PageSpan) -> Bool,
+    meanwhile: (UnsafeMutablePointer<PageHeapCore<K>>) -> Void = { _ in }, done: (HeapStatistics) -> Void = { _ in }
   ) throws {
     var options = eagerOptions(strategy)
+    options.policy = policy
     options.firstArenaBytes = 2 << 21
     options.userData = true
     options.strategy.secondStageNanoseconds = 1_000_000
@@ -202,6 +224,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     #expect(damaged.load(ordering: .relaxed) == 0)
     place.pointer.pointee.checkInvariants()
     #expect(place.pointer.pointee.statistics().usedPages == 0)
+    done(place.pointer.pointee.statistics())
     place.destroy()
   }
 
@@ -247,7 +270,9 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
         guard let slot else { continue }
         let isFound = place.pointer.pointee.span(containing: spans[slot].end - 1) == spans[slot]
         if !isFound || place.pointer.pointee.userData(of: spans[slot].address) != UInt(number) { failures += 1 }
-      case 93..<97: _ = place.pointer.pointee.tick(at: now(), processCPU: 0)
+      case 93..<97:
+        let time = now()
+        _ = place.pointer.pointee.tick(at: time, processCPU: time / 100_000_000 % 2 == 0 ? 0 : time)
       case 97: _ = place.pointer.pointee.releaseNow(byteCount: 100 * 4096)
       case 98: _ = try? place.pointer.pointee.residencyPass()
       default:

@@ -97,7 +97,7 @@ extension Operation {
 
 /// How the heap of a sequence is made, and how its kernel fails.
 struct HeapConfiguration: Codable, Sendable {
-  enum Policy: Int, Codable, CaseIterable { case never, immediate, gperftools, seed }
+  enum Policy: Int, Codable, CaseIterable { case never, immediate, gperftools, seed, rentOrBuy }
 
   var policy = Policy.seed
   var strategy = 4  // StrategyKind
@@ -126,6 +126,7 @@ struct HeapConfiguration: Codable, Sendable {
       case .immediate: .immediate
       case .gperftools: .gperftools(rate: 200)
       case .seed: .seed(SeedOptions())
+      case .rentOrBuy: .rentOrBuy(RentOrBuyOptions())
       }
     return options
   }

@@ -1,0 +1,208 @@
+// The priced policy's verdicts, from facts alone: each rule, and the arithmetic of its price.
+
+import HugeSpanCore
+import Testing
+
+/// A policy, a block, and a clock.
+private final class Trial {
+  var policy: RentOrBuyPolicy
+  var account = BlockAccount()
+  var input = ScavengeInput()
+
+  init(
+    price: Double = 400, strategy: StrategyChoice = StrategyChoice(.splitDontneed),
+    capabilities: KernelCapabilities = .all, rebuild: Bool = true
+  ) {
+    var options = RentOrBuyOptions()
+    options.memoryPrice = price
+    options.rebuild = rebuild
+    policy = RentOrBuyPolicy(options, strategy: strategy, capabilities: capabilities)
+    input.usedPages = 512 * 100
+    _ = policy.begin(input, releasedParts: 0, refaultedParts: 0)
+  }
+
+  /// A tick after `seconds`, with `busy` CPUs in use since the last.
+  func tick(_ facts: BlockFacts, seconds: Double = 0.25, busy: Double = 0) -> BlockVerdict {
+    input.elapsed = UInt64(seconds * 1e9)
+    input.now += input.elapsed
+    input.processCPU += UInt64(seconds * busy * 1e9)
+    _ = policy.begin(input, releasedParts: 0, refaultedParts: 0)
+    return policy.judge(facts, &account)
+  }
+
+  /// Seconds until the verdict is `verdict`, or nil if it is not within `limit`.
+  func seconds(until verdict: BlockVerdict, _ facts: BlockFacts, busy: Double = 0, limit: Double = 60)
+    -> Double?
+  {
+    var facts = facts
+    var time = 0.0
+    while time <= limit {
+      time += 0.05
+      facts.age += 0.05
+      if tick(facts, seconds: 0.05, busy: busy) == verdict { return time }
+    }
+    return nil
+  }
+}
+
+private func emptyBlock(age: Double = 100) -> BlockFacts {
+  var facts = BlockFacts()
+  facts.isResident = true
+  facts.idlePages = 512
+  facts.age = age
+  return facts
+}
+
+private func partlyFree(used: Int, broken: Bool = false, released: Int = 0) -> BlockFacts {
+  var facts = BlockFacts()
+  facts.isOccupied = true
+  facts.isResident = true
+  facts.isBroken = broken
+  facts.usedPages = used
+  facts.releasedPages = released
+  facts.idlePages = 512 - used - released
+  facts.idleRanges = min(4, facts.idlePages)
+  return facts
+}
+
+@Suite struct RentOrBuy {
+  /// 209 µs to release a block and fault it back, 217 µs of rent a second at price 400.
+  @Test(arguments: [(400.0, 0.96), (100.0, 3.85), (1600.0, 0.24)])
+  func releasesAnEmptyBlockAtBreakEven(price: Double, seconds: Double) throws {
+    let trial = Trial(price: price)
+    let time = try #require(trial.seconds(until: .releaseWhole, emptyBlock()))
+    #expect(abs(time - seconds) < 0.11 + seconds * 0.05)
+  }
+
+  @Test func keepsEverythingWhereMemoryCostsNothing() {
+    let trial = Trial(price: 0)
+    #expect(trial.seconds(until: .releaseWhole, emptyBlock()) == nil)
+    let other = Trial(price: 0)
+    #expect(other.seconds(until: .releaseIdle, partlyFree(used: 1)) == nil)
+  }
+
+  @Test func releasesWhatIsLeftOfAnEmptiedBrokenBlockAtOnce() {
+    let trial = Trial()
+    var facts = emptyBlock()
+    facts.isBroken = true
+    #expect(trial.tick(facts) == .releaseWhole)
+  }
+
+  @Test func breaksAnIdleProgramsBlockWhenTheRentHasPaidForIt() throws {
+    let trial = Trial()
+    // Half a block: 108 µs a second, against 170 for the split, 4 for its ranges and 256 x (0.12 + 0.65) for the pages.
+    let time = try #require(trial.seconds(until: .releaseIdle, partlyFree(used: 256)))
+    #expect(abs(time - 3.42) < 0.2)
+  }
+
+  @Test func neverBreaksABlockWhoseTaxIsAboveItsRent() {
+    let trial = Trial()
+    // One CPU busy: a full block of a hundred pays 1,500 µs a second, more than any rent.
+    #expect(trial.seconds(until: .releaseIdle, partlyFree(used: 256), busy: 1) == nil)
+    // A page of a block hardly pays any.
+    #expect(trial.seconds(until: .releaseIdle, partlyFree(used: 1), busy: 1) != nil)
+  }
+
+  @Test func breaksNothingWithoutAnHonestSplit() {
+    for strategy in [
+      StrategyChoice(.dontneed), StrategyChoice(.free), StrategyChoice(.splitDontneed, wholeBlocksOnly: true),
+    ] {
+      let trial = Trial(strategy: strategy)
+      #expect(trial.seconds(until: .releaseIdle, partlyFree(used: 1)) == nil)
+      #expect(trial.seconds(until: .releaseWhole, emptyBlock()) != nil)
+    }
+  }
+
+  @Test func pagesThatAreTakenTakeTheirRentAlong() {
+    let trial = Trial()
+    _ = trial.seconds(until: .releaseIdle, partlyFree(used: 256), limit: 2)
+    let before = trial.account.accrued
+    #expect(before > 0)
+    _ = trial.tick(partlyFree(used: 384), seconds: 0.05)
+    #expect(trial.account.accrued < before * 0.55)
+  }
+
+  @Test func releasesFromABrokenBlockWithoutPayingForASplit() throws {
+    let intact = Trial()
+    let broken = Trial()
+    let long = try #require(intact.seconds(until: .releaseIdle, partlyFree(used: 256)))
+    let short = try #require(broken.seconds(until: .releaseIdle, partlyFree(used: 256, broken: true)))
+    #expect(short < long - 1)
+  }
+
+  @Test func rebuildsABusyBlockWhenTheTaxHasPaidForIt() throws {
+    let trial = Trial()
+    // Nearly full, in a program that keeps one CPU busy: some 1,300 µs a second against 400.
+    let facts = partlyFree(used: 448, broken: true, released: 64)
+    let time = try #require(trial.seconds(until: .rebuild, facts, busy: 1))
+    #expect(time < 0.5)
+  }
+
+  @Test func rebuildsNothingInAnIdleProgramOrWithoutTheMeans() {
+    let facts = partlyFree(used: 448, broken: true, released: 64)
+    let idle = Trial()
+    #expect(idle.seconds(until: .rebuild, facts) == nil)
+    let off = Trial(rebuild: false)
+    #expect(off.seconds(until: .rebuild, facts, busy: 1) == nil)
+    var capabilities = KernelCapabilities.all
+    capabilities.remove(.collapse)
+    let lacking = Trial(capabilities: capabilities)
+    #expect(lacking.seconds(until: .rebuild, facts, busy: 1) == nil)
+  }
+
+  @Test func pausesLongerAfterEachRebuildThatFails() throws {
+    let trial = Trial()
+    let facts = partlyFree(used: 448, broken: true, released: 64)
+    var times: [Double] = []
+    for _ in 0..<4 {
+      times.append(try #require(trial.seconds(until: .rebuild, facts, busy: 1)))
+      trial.policy.rebuilt(false)
+    }
+    #expect(times[1] > 0.9 && times[2] > 1.9 && times[3] > 3.9)
+    _ = trial.seconds(until: .rebuild, facts, busy: 1)
+    trial.policy.rebuilt(true)
+    #expect(try #require(trial.seconds(until: .rebuild, facts, busy: 1)) < 0.5)
+  }
+
+  @Test func learnsWhichShareOfReleasedPagesComesBack() {
+    let trial = Trial()
+    #expect(trial.policy.refaultShare == 0.5)
+    trial.input.elapsed = 1_000_000_000
+    _ = trial.policy.begin(trial.input, releasedParts: 100_000, refaultedParts: 0)
+    #expect(trial.policy.refaultShare < 0.02)
+    for _ in 0..<30 { _ = trial.policy.begin(trial.input, releasedParts: 10_000, refaultedParts: 10_000) }
+    #expect(trial.policy.refaultShare > 0.7)
+  }
+
+  @Test func learnsToLetGoSoonerWhereBlocksStayEmpty() throws {
+    let trial = Trial()
+    for _ in 0..<20 {
+      trial.account = BlockAccount()
+      _ = trial.seconds(until: .leave, emptyBlock(), limit: 0.01)
+      // Past every wait: booked as a long gap.
+      for _ in 0..<25 { _ = trial.tick(emptyBlock(), seconds: 0.25) }
+    }
+    trial.account = BlockAccount()
+    let time = try #require(trial.seconds(until: .releaseWhole, emptyBlock()))
+    #expect(time < 0.4)
+  }
+
+  @Test func tellsWhenItsPriceHasToBeLookedAtAgain() {
+    for (price, seconds) in [(400.0, 0.24), (1600.0, 0.06), (1e6, 0.05), (1.0, 1.0), (0.0, 0.25)] {
+      var options = RentOrBuyOptions()
+      options.memoryPrice = price
+      var policy = RentOrBuyPolicy(options, strategy: StrategyChoice(.splitDontneed), capabilities: .all)
+      let plan = policy.begin(ScavengeInput(), releasedParts: 0, refaultedParts: 0)
+      #expect(abs(Double(plan.nextTick) / 1e9 - seconds) < 0.01)
+    }
+  }
+
+  @Test func curesPhantomWhenItsRentHasPaidForIt() {
+    var policy = RentOrBuyPolicy(RentOrBuyOptions(), strategy: StrategyChoice(.dontneed), capabilities: .all)
+    var input = ScavengeInput()
+    input.phantomPages = 512
+    input.elapsed = 1_000_000_000
+    #expect(policy.begin(input, releasedParts: 0, refaultedParts: 0).cures == 0)
+    #expect(policy.begin(input, releasedParts: 0, refaultedParts: 0).cures == 1)
+  }
+}
