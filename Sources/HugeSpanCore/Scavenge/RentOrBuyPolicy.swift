@@ -226,7 +226,6 @@ package struct RentOrBuyPolicy: Sendable {
     account.accrued = max(0, account.accrued + Float(rate * seconds))
     if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= costs.collapse {
       rebuildBudget -= 1
-      account.accrued = 0
       return .rebuild
     }
     // What a rebuild is going to bring back is not worth releasing.
