@@ -170,8 +170,6 @@ static __attribute__((constructor(101))) void start(int count, char **arguments,
   if (!hs_adapter_create(value_of(environment, "HUGESPAN_CONF"))) _exit(64);
   install_everywhere();
   hs_adapter.is_installed = true;
-  // After jemalloc's own handlers: this one may allocate.
-  pthread_atfork(NULL, NULL, hs_adapter_fork_child_ready);
 }
 
 // The last destructor, as our constructor was the first. A program that ends by _exit or a signal leaves no report.

@@ -123,7 +123,7 @@ public func hs_hook_dalloc(
 private func free(_ address: UnsafeMutableRawPointer, _ size: Int) {
   // Before it is free: others may take it at once, and then the peak would count it twice.
   hs_count_unused(&hs_counters, UInt64(size >> pageShift))
-  adapterHeap.pointee.core.free(PageSpan(address: UInt(bitPattern: address), pageCount: size >> pageShift))
+  adapterHeap.pointee.free(PageSpan(address: UInt(bitPattern: address), pageCount: size >> pageShift))
 }
 
 /// jemalloc's `extent_destroy_t`: as dalloc, when an arena goes; there is no way to refuse.

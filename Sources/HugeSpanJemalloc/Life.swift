@@ -13,6 +13,8 @@ nonisolated(unsafe) var statisticsPathLength = 0
 /// As adapter.h says.
 @c @implementation
 public func hs_adapter_create(_ configuration: UnsafePointer<CChar>?) -> Bool {
+  // Ours are registered, before jemalloc's, which those of the heap would not be.
+  ForkHandlers.handleByHand()
   var options = hs_options()
   hs_options_init(&options, MemoryLayout<hs_options>.size)
   var process = hs_process_options()
@@ -83,19 +85,15 @@ public func hs_adapter_start_scavenger() {
 
 /// As adapter.h says.
 @c @implementation
-public func hs_adapter_fork_prepare() { adapterHeap?.pointee.core.lock.lock() }
+public func hs_adapter_fork_prepare() { ForkHandlers.prepare() }
 
 /// As adapter.h says.
 @c @implementation
-public func hs_adapter_fork_parent() { adapterHeap?.pointee.core.lock.unlock() }
+public func hs_adapter_fork_parent() { ForkHandlers.resumeInParent() }
 
 /// As adapter.h says.
 @c @implementation
 public func hs_adapter_fork_child() {
-  adapterHeap?.pointee.core.lock.unlock()
+  ForkHandlers.resumeInChild()
   hs_adapter.is_forked = true
 }
-
-/// As adapter.h says.
-@c @implementation
-public func hs_adapter_fork_child_ready() {}

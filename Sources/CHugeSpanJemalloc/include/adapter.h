@@ -66,8 +66,6 @@ void hs_adapter_start_scavenger(void);
 void hs_adapter_fork_prepare(void);
 void hs_adapter_fork_parent(void);
 void hs_adapter_fork_child(void);
-/// Called in the child when malloc works again.
-void hs_adapter_fork_child_ready(void);
 /// Writes statistics to the file that the configuration names, if it names one.
 void hs_adapter_report(void);
 
