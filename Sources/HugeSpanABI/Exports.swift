@@ -85,6 +85,9 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   defaults.strategy_kind = HS_STRATEGY_SPLIT_DONTNEED
   defaults.rate = 100
   defaults.second_stage_nanoseconds = 10_000_000_000
+  defaults.memory_price = 400
+  defaults.rebuild = true
+  defaults.steering = true
   withUnsafeBytes(of: &defaults) { bytes in
     // A caller with a shorter structure gets what it knows of.
     UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))

@@ -62,6 +62,7 @@ public func hs_heap_statistics(
   result.lost_blocks = UInt64(now.lostBlocks)
   result.residency_passes = UInt64(now.residencyPasses)
   result.metadata_bytes = UInt64(now.metadataBytes)
+  result.collapses = UInt64(now.collapses)
   return fill(statistics, size: statistics.pointee.size, from: result)
 }
 

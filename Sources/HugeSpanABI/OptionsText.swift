@@ -15,6 +15,7 @@ import CHugeSpan
 /// Every key there is, in the order of messages.
 enum OptionKey: UInt8 {
   case policy, rate, preferBroken, preferLong, discountRefaults
+  case memoryPrice, rebuild, steering
   case strategy, secondStage, softLimit, hardLimit, hugePages, firstArena
   case scavenger, statistics
 
@@ -25,6 +26,9 @@ enum OptionKey: UInt8 {
     case .preferBroken: "prefer-broken"
     case .preferLong: "prefer-long"
     case .discountRefaults: "discount-refaults"
+    case .memoryPrice: "memory-price"
+    case .rebuild: "rebuild"
+    case .steering: "steering"
     case .strategy: "strategy"
     case .secondStage: "second-stage"
     case .softLimit: "soft-limit"
@@ -39,9 +43,10 @@ enum OptionKey: UInt8 {
   /// What a value of the key looks like.
   var expectation: StaticString {
     switch self {
-    case .policy: "one of never, immediate, gperftools, seed"
+    case .policy: "one of never, immediate, gperftools, seed, rent-or-buy"
     case .rate: "a number from 0 to 1000000"
-    case .preferBroken, .preferLong, .discountRefaults, .hugePages, .scavenger: "on or off"
+    case .memoryPrice: "a number from 0 to 1000000000 (CPU-seconds per GiB-hour)"
+    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .hugePages, .scavenger: "on or off"
     case .strategy:
       "one of keep, dontneed, free, free-then-dontneed, split-dontneed (all but keep also with -whole appended)"
     case .secondStage: "a time such as 500ms, 10s or 2m"
@@ -165,6 +170,12 @@ private struct OptionsReader {
     case .preferBroken: return setSwitch(&options.prefer_broken, value)
     case .preferLong: return setSwitch(&options.prefer_long, value)
     case .discountRefaults: return setSwitch(&options.discount_refaults, value)
+    case .memoryPrice:
+      guard let price = numberValue(value), price <= 1_000_000_000 else { return false }
+      options.memory_price = price
+      return true
+    case .rebuild: return setSwitch(&options.rebuild, value)
+    case .steering: return setSwitch(&options.steering, value)
     case .hugePages: return setSwitch(&options.advise_huge_pages, value)
     case .strategy: return setStrategy(value)
     case .secondStage: return setNumber(&options.second_stage_nanoseconds, timeValue(value))
@@ -195,6 +206,8 @@ private struct OptionsReader {
       options.policy_kind = HS_POLICY_GPERFTOOLS
     } else if spells(value, "seed") {
       options.policy_kind = HS_POLICY_SEED
+    } else if spells(value, "rent-or-buy") {
+      options.policy_kind = HS_POLICY_RENT_OR_BUY
     } else {
       return false
     }

@@ -33,6 +33,13 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
     seed.preferLong = given.prefer_long
     seed.discountRefaults = given.discount_refaults
     options.policy = .seed(seed)
+  case HS_POLICY_RENT_OR_BUY:
+    guard given.memory_price.isFinite, given.memory_price >= 0 else { return nil }
+    var choice = RentOrBuyOptions()
+    choice.memoryPrice = given.memory_price
+    choice.rebuild = given.rebuild
+    choice.steering = given.steering
+    options.policy = .rentOrBuy(choice)
   case HS_POLICY_CUSTOM:
     guard let table = given.policy else { return nil }
     options.customPolicy = CustomPolicy(

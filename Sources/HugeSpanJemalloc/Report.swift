@@ -163,6 +163,7 @@ private func statistics(_ json: inout JSONText) {
   json.field("lazyPagesReused", UInt64(now.lazyPagesReused))
   json.field("splits", UInt64(now.splits))
   json.field("cures", UInt64(now.cures))
+  json.field("collapses", UInt64(now.collapses))
   json.field("rebuiltBlocks", UInt64(now.rebuiltBlocks))
   json.field("releaseCalls", UInt64(now.releaseCalls))
   json.field("releaseRanges", UInt64(now.releaseRanges))

@@ -39,8 +39,11 @@ private func parse(_ text: String, withProcess: Bool = true) -> Outcome {
 
 /// A key with values that it takes and values that it does not.
 private let samples: [(key: String, good: [String], bad: [String])] = [
-  ("policy", ["never", "immediate", "gperftools", "seed"], ["", "Seed", "seed:rate=5", "none"]),
+  ("policy", ["never", "immediate", "gperftools", "seed", "rent-or-buy"], ["", "Seed", "seed:rate=5", "none"]),
   ("rate", ["0", "1", "0.5", "1000000", "1.25"], ["", "-1", "1e3", "1000001", "fast", "1s", ".", "1.2.3"]),
+  ("memory-price", ["0", "400", "0.5", "1000000000"], ["", "-1", "1000000001", "cheap"]),
+  ("rebuild", ["on", "off"], ["maybe"]),
+  ("steering", ["on", "off"], [""]),
   ("prefer-broken", ["on", "off"], ["", "true", "1", "ON"]),
   ("prefer-long", ["on", "off"], ["yes"]),
   ("discount-refaults", ["on", "off"], ["no"]),
@@ -82,6 +85,18 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
         #expect(outcome.message.hasPrefix("\(sample.key): '\(value)' is not "), "\(outcome.message)")
       }
     }
+  }
+
+  @Test func theMemoryPriceGoesWithItsPolicy() {
+    let outcome = parse("policy:rent-or-buy,memory-price:1600,rebuild:off")
+    #expect(outcome.options.policy_kind == HS_POLICY_RENT_OR_BUY && outcome.options.memory_price == 1600)
+    #expect(!outcome.options.rebuild && outcome.options.steering)
+    var options = outcome.options
+    var heap: OpaquePointer?
+    #expect(hs_heap_create(&options, &heap) == HS_OK)
+    if let heap { hs_heap_destroy(heap) }
+    options.memory_price = -1
+    #expect(hs_heap_create(&options, &heap) == HS_INVALID)
   }
 
   @Test func anUnknownKeyIsNamedWithTheKnownOnes() {

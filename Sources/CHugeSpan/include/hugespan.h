@@ -93,7 +93,9 @@ typedef enum hs_policy_kind {
   HS_POLICY_IMMEDIATE = 1,  /* everything free, at each tick */
   HS_POLICY_GPERFTOOLS = 2, /* gperftools' scavenge counter; rate = pages released per 1000 freed, 1 by its default */
   HS_POLICY_SEED = 3,       /* the same counter, with broken blocks first, long spans first, refaults discounted */
-  HS_POLICY_CUSTOM = 4      /* the table in hs_options.policy */
+  HS_POLICY_CUSTOM = 4,     /* the table in hs_options.policy */
+  HS_POLICY_RENT_OR_BUY = 5 /* block by block: the rent of free memory, at memory_price, against the CPU time that
+                               releasing it, faulting it back and running without a hugepage costs */
 } hs_policy_kind;
 
 /* How to release it. */
@@ -186,6 +188,9 @@ typedef struct hs_options {
   uint64_t second_stage_nanoseconds;   /* HS_STRATEGY_FREE_THEN_DONTNEED (10 s) */
   const hs_policy *HS_NULLABLE policy;
   const hs_strategy *HS_NULLABLE strategy;
+  double memory_price;                 /* HS_POLICY_RENT_OR_BUY: CPU-seconds per GiB-hour (400, about what clouds take) */
+  bool rebuild;                        /* HS_POLICY_RENT_OR_BUY: make broken blocks huge again when that pays (true) */
+  bool steering;                       /* HS_POLICY_RENT_OR_BUY: new spans go to hugepages, sparse blocks drain (true) */
 } hs_options;
 
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
@@ -213,10 +218,12 @@ typedef struct hs_options_error {
  * already say: pairs of a key and a value, "policy:seed,strategy:split-dontneed-whole,soft-limit:2GiB". Of a key that
  * comes twice the last value counts; an empty text changes nothing.
  *
- *     policy             never, immediate, gperftools, seed
+ *     policy             never, immediate, gperftools, seed, rent-or-buy
  *     rate               0 to 1000000: pages released per 1000 freed (seed: 100; gperftools: its own scale, 1)
  *     prefer-broken, prefer-long, discount-refaults
  *                        on, off: the ideas of policy seed
+ *     memory-price       0 to 1000000000: CPU-seconds per GiB-hour, for policy rent-or-buy (400)
+ *     rebuild, steering  on, off: for policy rent-or-buy
  *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed; all but keep also with -whole
  *                        appended: only wholly free pageblocks
  *     second-stage       a time (10s): when free-then-dontneed takes what was freed lazily
@@ -370,6 +377,7 @@ typedef struct hs_statistics {
   uint64_t splits, cures, rebuilt_blocks, release_calls, release_ranges, release_failures;
   uint64_t release_nanoseconds, longest_release_nanoseconds, ticks;
   uint64_t effects_checked, effects_missing, reinflated_blocks, lost_blocks, residency_passes, metadata_bytes;
+  uint64_t collapses; /* blocks that HS_POLICY_RENT_OR_BUY made huge again */
 } hs_statistics;
 
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */
