@@ -41,12 +41,12 @@ private func parse(_ text: String, withProcess: Bool = true) -> Outcome {
 private let samples: [(key: String, good: [String], bad: [String])] = [
   ("policy", ["never", "immediate", "gperftools", "seed", "rent-or-buy"], ["", "Seed", "seed:rate=5", "none"]),
   ("rate", ["0", "1", "0.5", "1000000", "1.25"], ["", "-1", "1e3", "1000001", "fast", "1s", ".", "1.2.3"]),
-  ("memory-price", ["0", "400", "0.5", "1000000000"], ["", "-1", "1000000001", "cheap"]),
-  ("rebuild", ["on", "off"], ["maybe"]),
-  ("steering", ["on", "off"], [""]),
   ("prefer-broken", ["on", "off"], ["", "true", "1", "ON"]),
   ("prefer-long", ["on", "off"], ["yes"]),
   ("discount-refaults", ["on", "off"], ["no"]),
+  ("memory-price", ["0", "400", "0.5", "1000000000"], ["", "-1", "1000000001", "cheap"]),
+  ("rebuild", ["on", "off"], ["maybe"]),
+  ("steering", ["on", "off"], [""]),
   (
     "strategy",
     [
