@@ -80,7 +80,8 @@ let package = Package(
     .target(name: "OptionTable"),
     .target(name: "HugeSpanLab", dependencies: ["HugeSpanCore", "CHugeSpanShims", "TraceFormat", "CRecordingLog"]),
     .executableTarget(
-      name: "hugespan-cli", dependencies: ["HugeSpanLab", "TraceFormat", "OptionTable", "CHugeSpanShims"]),
+      name: "hugespan-cli",
+      dependencies: ["HugeSpanABI", "CHugeSpan", "HugeSpanLab", "TraceFormat", "OptionTable", "CHugeSpanShims"]),
 
     // Benchmarks.
     .target(name: "Harness", path: "Benchmarks/Harness"),
@@ -96,7 +97,7 @@ let package = Package(
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
     .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
-    .testTarget(name: "RecorderTests", dependencies: ["TraceFormat", "HugeSpanLab"]),
+    .testTarget(name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab"]),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
     .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat"]),
     .testTarget(

@@ -12,13 +12,13 @@ let hugespanCommand = Command(
   abstract: "Keep a heap on transparent hugepages, and see what that costs",
   discussion: """
     Records the allocations of real programs, replays them on a page heap over the real kernel, and compares what \
-    scavenge policies and madvise strategies cost in memory, hugepages and time.
+    scavenge policies and madvise strategies cost in memory, hugepages and time. Runs unchanged programs on the heap.
 
     Exit status: 0 done; 1 a check failed; 64 the command line is wrong; 65 an input is malformed; 66 an input is \
     missing; 69 the kernel or the system lacks something that is needed; 70 a bug.
     """,
   subcommands: [
-    recordCommand, traceCommand,
+    recordCommand, traceCommand, runCommand,
     compareCommand, replayCommand, generateCommand,
     completionsCommand, optionTablesCommand,
   ])

@@ -53,7 +53,7 @@ let recordCommand = Command(
       case .exited(let status): ExitCode(status)
       case .signalled(let signal): ExitCode(128 + signal)
       }
-    } catch let error as RecordingError {
+    } catch let error as ProgramError {
       throw CommandFailure(error.description, status: ExitCode(error.kind.rawValue))
     }
   })

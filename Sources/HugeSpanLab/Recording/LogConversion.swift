@@ -44,28 +44,28 @@ package struct LogConversion: ~Copyable {
   /// - Parameter ending: how the program ended; `.stopped` when nobody saw it.
   package static func convert(
     _ recording: RawRecording, to path: String, ending: TraceEnding
-  ) throws(RecordingError) -> ConversionReport {
+  ) throws(ProgramError) -> ConversionReport {
     let log = try RawLog(path: recording.logPath)
     let samples = try readSamples(recording.samplesPath)
     let header: TraceHeader
     do { header = try TraceHeader(decoding: TraceFile(path: recording.headerPath)) } catch {
-      throw RecordingError(.malformed, "\(recording.headerPath): \(error)")
+      throw ProgramError(.malformed, "\(recording.headerPath): \(error)")
     }
     // Complete or not there: a reader never sees half a trace under the name that was asked for.
     let partial = "\(path).partial"
     let file = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-    guard file >= 0 else { throw RecordingError(.usage, "\(partial): cannot be made: \(errorText(errno))") }
+    guard file >= 0 else { throw ProgramError(.usage, "\(partial): cannot be made: \(errorText(errno))") }
     defer { close(file) }
     do {
       var conversion = LogConversion(writer: try TraceWriter(header: header, output: .descriptor(file)))
       try conversion.add(log, samples)
       let report = conversion.report
       try conversion.finish(problem(of: log) == nil ? ending : .stopped)
-      if rename(partial, path) != 0 { throw RecordingError(.usage, "\(path): cannot be made: \(errorText(errno))") }
+      if rename(partial, path) != 0 { throw ProgramError(.usage, "\(path): cannot be made: \(errorText(errno))") }
       return report
     } catch let error as TraceError {
-      throw RecordingError(.usage, "\(partial): \(error)")
-    } catch let error as RecordingError {
+      throw ProgramError(.usage, "\(partial): \(error)")
+    } catch let error as ProgramError {
       throw error
     } catch { fatalError("\(error)") }
   }
@@ -84,9 +84,9 @@ package struct LogConversion: ~Copyable {
     }
   }
 
-  private static func readSamples(_ path: String) throws(RecordingError) -> [hs_log_sample] {
+  private static func readSamples(_ path: String) throws(ProgramError) -> [hs_log_sample] {
     let file: TraceFile
-    do { file = try TraceFile(path: path) } catch { throw RecordingError(.missing, "\(path): \(error)") }
+    do { file = try TraceFile(path: path) } catch { throw ProgramError(.missing, "\(path): \(error)") }
     let stride = MemoryLayout<hs_log_sample>.stride
     return (0..<file.bytes.count / stride).map {
       file.bytes.loadUnaligned(fromByteOffset: $0 * stride, as: hs_log_sample.self)

@@ -19,25 +19,25 @@ final class RawLog {
   let header: hs_log_header
   private let bytes: UnsafeRawBufferPointer
 
-  init(path: String) throws(RecordingError) {
+  init(path: String) throws(ProgramError) {
     let file = open(path, O_RDONLY | O_CLOEXEC)
-    guard file >= 0 else { throw RecordingError(.missing, "\(path): cannot be opened: \(errorText(errno))") }
+    guard file >= 0 else { throw ProgramError(.missing, "\(path): cannot be opened: \(errorText(errno))") }
     defer { close(file) }
     var status = stat()
-    guard fstat(file, &status) == 0 else { throw RecordingError(.missing, "\(path): \(errorText(errno))") }
+    guard fstat(file, &status) == 0 else { throw ProgramError(.missing, "\(path): \(errorText(errno))") }
     let count = Int(status.st_size)
     if count < Int(HS_LOG_HEADER_BYTES) {
-      throw RecordingError(.malformed, "\(path): cut off in the log's header, at byte \(count)")
+      throw ProgramError(.malformed, "\(path): cut off in the log's header, at byte \(count)")
     }
     let address = mmap(nil, count, PROT_READ, MAP_PRIVATE, file, 0)
     guard let address, address != UnsafeMutableRawPointer(bitPattern: -1) else {
-      throw RecordingError(.unavailable, "\(path): cannot be mapped: \(errorText(errno))")
+      throw ProgramError(.unavailable, "\(path): cannot be mapped: \(errorText(errno))")
     }
     let bytes = UnsafeRawBufferPointer(start: address, count: count)
     header = bytes.loadUnaligned(as: hs_log_header.self)
     if header.magic != HS_LOG_MAGIC {
       munmap(address, count)
-      throw RecordingError(.malformed, "\(path): not a recorder's log, at byte 0")
+      throw ProgramError(.malformed, "\(path): not a recorder's log, at byte 0")
     }
     self.bytes = bytes
   }

@@ -23,11 +23,11 @@ package struct RawRecording: Sendable {
   /// Makes the directory with an empty log in it. Its clock starts now.
   package static func create(
     at directory: String, header: TraceHeader
-  ) throws(RecordingError) -> RawRecording {
+  ) throws(ProgramError) -> RawRecording {
     let recording = RawRecording(directory: directory)
     if mkdir(directory, 0o755) != 0 {
       let code = errno
-      throw RecordingError(
+      throw ProgramError(
         .usage,
         code == EEXIST
           ? "\(directory): exists already, from a recording that was interrupted; convert it (hugespan record --convert \(directory) -o FILE) or remove it"
@@ -57,12 +57,12 @@ package struct RawRecording: Sendable {
     rmdir(directory)
   }
 
-  private static func write(_ bytes: [UInt8], to path: String) throws(RecordingError) {
+  private static func write(_ bytes: [UInt8], to path: String) throws(ProgramError) {
     let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-    guard file >= 0 else { throw RecordingError(.usage, "\(path): cannot be made: \(errorText(errno))") }
+    guard file >= 0 else { throw ProgramError(.usage, "\(path): cannot be made: \(errorText(errno))") }
     defer { close(file) }
     if bytes.withUnsafeBytes({ Glibc.write(file, $0.baseAddress, $0.count) }) != bytes.count {
-      throw RecordingError(.usage, "\(path): cannot be written: \(errorText(errno))")
+      throw ProgramError(.usage, "\(path): cannot be written: \(errorText(errno))")
     }
   }
 }

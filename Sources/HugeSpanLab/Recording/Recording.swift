@@ -27,10 +27,10 @@ package struct RecordingRequest: Sendable {
 /// - Parameter say: told what is worth a line while it happens.
 package func record(
   _ request: RecordingRequest, say: (String) -> Void
-) throws(RecordingError) -> (ending: ProgramEnding, report: ConversionReport) {
-  let program = try RecordableProgram(
+) throws(ProgramError) -> (ending: ProgramEnding, report: ConversionReport) {
+  let program = try PreloadableProgram(
     named: request.command[0], searchPath: getenv("PATH").map { String(cString: $0) })
-  let library = try RecorderLibrary.locate(say: say)
+  let library = try PreloadedLibrary.recorder.locate(say: say)
   let header = TraceHeader(
     program: program.path, arguments: Array(request.command.dropFirst()), system: systemName())
   let recording = try RawRecording.create(at: absolutePath(request.rawDirectory), header: header)
@@ -43,7 +43,7 @@ package func record(
   }
   let report: ConversionReport
   do { report = try LogConversion.convert(recording, to: request.output, ending: TraceEnding(ending)) } catch {
-    throw RecordingError(error.kind, "\(error); the raw log is kept in \(recording.directory)")
+    throw ProgramError(error.kind, "\(error); the raw log is kept in \(recording.directory)")
   }
   if !request.keepsRaw { recording.remove() }
   return (ending, report)

@@ -1,28 +1,29 @@
-// Can this program be recorded? Asked before it is started, since the dynamic linker stays silent when it ignores a
+// Does a preloaded library take effect in this program? Asked before it is started, since the dynamic linker stays silent when it ignores a
 // preloaded library: a statically linked program would run to its end and leave an empty log.
 
 import CRecordingLog
 import Glibc
 
-/// A program that can be recorded.
-package struct RecordableProgram: Equatable, Sendable {
+/// A program into which a library can be preloaded.
+package struct PreloadableProgram: Equatable, Sendable {
   /// What is handed to exec.
   package var path: String
 
   /// Finds `name` as a shell would, and checks that a preloaded library takes effect in it.
   ///
+  /// - Parameter verb: what is to be done with the program, for the advice in error messages.
   /// - Throws: `.missing` when there is no such file, `.usage` when it cannot be executed, `.unavailable` when it can
-  ///   but would ignore the recorder.
-  package init(named name: String, searchPath: String?) throws(RecordingError) {
+  ///   but would ignore the library.
+  package init(named name: String, searchPath: String?, verb: String = "record") throws(ProgramError) {
     path = try Self.find(name, in: searchPath ?? "/usr/local/bin:/usr/bin:/bin")
-    try Self.check(path, depth: 0)
+    try Self.check(path, verb, depth: 0)
   }
 
-  private static func find(_ name: String, in searchPath: String) throws(RecordingError) -> String {
+  private static func find(_ name: String, in searchPath: String) throws(ProgramError) -> String {
     if name.contains("/") {
-      if access(name, F_OK) != 0 { throw RecordingError(.missing, "\(name): no such program") }
+      if access(name, F_OK) != 0 { throw ProgramError(.missing, "\(name): no such program") }
       if !isExecutableFile(name) {
-        throw RecordingError(.usage, "\(name): not a file that may be executed (try chmod +x)")
+        throw ProgramError(.usage, "\(name): not a file that may be executed (try chmod +x)")
       }
       return name
     }
@@ -30,7 +31,7 @@ package struct RecordableProgram: Equatable, Sendable {
       let candidate = directory.isEmpty ? name : "\(directory)/\(name)"
       if isExecutableFile(candidate) { return candidate }
     }
-    throw RecordingError(.missing, "\(name): no such program in PATH")
+    throw ProgramError(.missing, "\(name): no such program in PATH")
   }
 
   private static func isExecutableFile(_ path: String) -> Bool {
@@ -38,36 +39,37 @@ package struct RecordableProgram: Equatable, Sendable {
     return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
   }
 
-  private static func check(_ path: String, depth: Int) throws(RecordingError) {
+  private static func check(_ path: String, _ verb: String, depth: Int) throws(ProgramError) {
     var status = stat()
-    guard stat(path, &status) == 0 else { throw RecordingError(.missing, "\(path): no such program") }
+    guard stat(path, &status) == 0 else { throw ProgramError(.missing, "\(path): no such program") }
     if status.st_mode & (S_ISUID | S_ISGID) != 0 {
       let bit = status.st_mode & S_ISUID != 0 ? "user" : "group"
-      throw RecordingError(
+      throw ProgramError(
         .unavailable,
-        "\(path): is a set-\(bit)-id program, and the dynamic linker preloads nothing into those; record a copy without the bit"
+        "\(path): is a set-\(bit)-id program, and the dynamic linker preloads nothing into those; \(verb) a copy without the bit"
       )
     }
     if hs_host_has_capabilities(path) {
-      throw RecordingError(
-        .unavailable, "\(path): carries file capabilities, and the dynamic linker preloads nothing then; record a copy")
+      throw ProgramError(
+        .unavailable, "\(path): carries file capabilities, and the dynamic linker preloads nothing then; \(verb) a copy"
+      )
     }
     let head = try readHead(path)
     if head.starts(with: [0x23, 0x21]) {
       // "#!": the interpreter is what runs. The kernel follows five of them.
       guard depth < 5, let interpreter = interpreter(inScript: head) else {
-        throw RecordingError(.usage, "\(path): its first line names no interpreter")
+        throw ProgramError(.usage, "\(path): its first line names no interpreter")
       }
-      return try check(interpreter, depth: depth + 1)
+      return try check(interpreter, verb, depth: depth + 1)
     }
-    try checkObject(path, head)
+    try checkObject(path, verb, head)
   }
 
   /// Enough for an ELF header with its program headers, and for any first line the kernel accepts.
-  private static func readHead(_ path: String) throws(RecordingError) -> [UInt8] {
+  private static func readHead(_ path: String) throws(ProgramError) -> [UInt8] {
     let file = open(path, O_RDONLY | O_CLOEXEC)
     guard file >= 0 else {
-      throw RecordingError(.usage, "\(path): cannot be read to see how it is linked: \(errorText(errno))")
+      throw ProgramError(.usage, "\(path): cannot be read to see how it is linked: \(errorText(errno))")
     }
     defer { close(file) }
     var bytes = [UInt8](repeating: 0, count: 65536)
@@ -82,23 +84,23 @@ package struct RecordableProgram: Equatable, Sendable {
     return words.first.map { String(decoding: $0, as: UTF8.self) }
   }
 
-  private static func checkObject(_ path: String, _ head: [UInt8]) throws(RecordingError) {
+  private static func checkObject(_ path: String, _ verb: String, _ head: [UInt8]) throws(ProgramError) {
     func number(_ offset: Int, _ count: Int) -> Int? {
       guard offset >= 0, offset + count <= head.count else { return nil }
       return (0..<count).reduce(0) { $0 | Int(head[offset + $1]) << (8 * $1) }
     }
     guard head.starts(with: [0x7F, 0x45, 0x4C, 0x46]) else {
-      throw RecordingError(.usage, "\(path): neither an ELF program nor a script with an interpreter")
+      throw ProgramError(.usage, "\(path): neither an ELF program nor a script with an interpreter")
     }
     #if arch(x86_64)
       let machine = 62
     #elseif arch(arm64)
       let machine = 183
     #else
-      #error("the recorder is not known to work on this architecture")
+      #error("preloaded libraries are not known to work on this architecture")
     #endif
     if head.count < 64 || head[4] != 2 || number(18, 2) != machine {
-      throw RecordingError(.unavailable, "\(path): is a program for another architecture than the recorder's")
+      throw ProgramError(.unavailable, "\(path): is a program for another architecture than this one")
     }
     let table = number(32, 8)!
     let size = number(54, 2)!
@@ -110,14 +112,14 @@ package struct RecordableProgram: Equatable, Sendable {
       else { continue }
       let linker = String(decoding: head[offset..<offset + length].prefix { $0 != 0 }, as: UTF8.self)
       if !linker.contains("/ld-linux") {
-        throw RecordingError(
+        throw ProgramError(
           .unavailable, "\(path): is linked against another C library than glibc (its linker is \(linker))")
       }
       return
     }
-    throw RecordingError(
+    throw ProgramError(
       .unavailable,
-      "\(path): is statically linked, so no library can be preloaded into it; record a dynamically linked build")
+      "\(path): is statically linked, so no library can be preloaded into it; \(verb) a dynamically linked build")
   }
 }
 

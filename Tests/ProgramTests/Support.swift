@@ -12,7 +12,7 @@ let hasCompiler = FileManager.default.isExecutableFile(atPath: "/usr/bin/cc")
 /// Whether programs can be recorded here: there is a compiler to make them, and the recorder beside this test can be
 /// loaded. One that was built with a sanitizer cannot, into programs without it.
 let canRecord: Bool = {
-  guard hasCompiler, let library = try? RecorderLibrary.locate(say: { _ in }) else { return false }
+  guard hasCompiler, let library = try? PreloadedLibrary.recorder.locate(say: { _ in }) else { return false }
   return (try? Child(["/usr/bin/env", "LD_PRELOAD=\(library)", "/bin/true"]).wait()) == 0
 }()
 
@@ -155,7 +155,7 @@ struct Recorded {
 
 /// The command, built beside this test.
 func commandPath() -> String? {
-  guard let library = try? RecorderLibrary.locate(say: { _ in }) else { return nil }
+  guard let library = try? PreloadedLibrary.recorder.locate(say: { _ in }) else { return nil }
   let candidate = (library as NSString).deletingLastPathComponent + "/hugespan"
   return FileManager.default.isExecutableFile(atPath: candidate) ? candidate : nil
 }

@@ -1,33 +1,43 @@
-// Where the preloaded library is: beside this program when the whole package was built, else it is built now.
+// Where a library to be preloaded is: beside this program when the whole package was built, else it is built now.
 
 import CRecordingLog
 import Glibc
 
-/// The recorder's shared library.
-package enum RecorderLibrary {
-  private static let fileName = "libhugespan-recorder.so"
+/// A shared library of this package that is preloaded into other programs.
+package struct PreloadedLibrary: Sendable {
+  /// The product that it is; the file is named after it.
+  package var product: String
+  /// What it is to the user.
+  package var title: String
+
+  /// Logs the program's allocations.
+  package static let recorder = PreloadedLibrary(product: "hugespan-recorder", title: "the recorder")
+  /// Puts the heap under jemalloc.
+  package static let jemalloc = PreloadedLibrary(product: "hugespan-jemalloc", title: "the front end for jemalloc")
+
+  private var fileName: String { "lib\(product).so" }
 
   /// The library's path; built on the spot when it is not there yet, which `say` is told.
-  package static func locate(say: (String) -> Void) throws(RecordingError) -> String {
+  package func locate(say: (String) -> Void) throws(ProgramError) -> String {
     var places: [String] = []
-    if let image = imageDirectory() { places.append(image) }
-    let executable = parent(of: executablePath())
+    if let image = Self.imageDirectory() { places.append(image) }
+    let executable = Self.parent(of: Self.executablePath())
     if !places.contains(executable) { places.append(executable) }
-    let root = packageRoot(near: executable)
+    let root = Self.packageRoot(near: executable)
     if let root { places.append("\(root)/.build/release") }
-    for place in places where access("\(place)/\(fileName)", R_OK) == 0 { return absolute("\(place)/\(fileName)") }
+    for place in places where access("\(place)/\(fileName)", R_OK) == 0 { return Self.absolute("\(place)/\(fileName)") }
     guard let root else {
-      throw RecordingError(
+      throw ProgramError(
         .unavailable,
         "\(fileName) is neither beside \(executable) nor can it be built: the package's sources are not here")
     }
-    say("building the recorder (swift build -c release --product hugespan-recorder)")
-    let status = run(["swift", "build", "-c", "release", "--product", "hugespan-recorder", "--package-path", root])
+    say("building \(title) (swift build -c release --product \(product))")
+    let status = Self.run(["swift", "build", "-c", "release", "--product", product, "--package-path", root])
     let built = "\(root)/.build/release/\(fileName)"
     guard status == 0, access(built, R_OK) == 0 else {
-      throw RecordingError(.unavailable, "the recorder could not be built (swift build ended with status \(status))")
+      throw ProgramError(.unavailable, "\(title) could not be built (swift build ended with status \(status))")
     }
-    return absolute(built)
+    return Self.absolute(built)
   }
 
   /// The directory of the program or library that this code is in: a test bundle is a library.
@@ -90,7 +100,7 @@ final class PreloadName {
   let path: String
   private let directory: String?
 
-  init(for library: String) throws(RecordingError) {
+  init(for library: String) throws(ProgramError) {
     if !library.contains(where: { $0 == ":" || $0.isWhitespace }) {
       path = library
       directory = nil
@@ -98,14 +108,14 @@ final class PreloadName {
     }
     var template = Array("/tmp/hugespan-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else {
-      throw RecordingError(
-        .unavailable, "/tmp: no directory can be made for a link to the recorder: \(errorText(errno))")
+      throw ProgramError(
+        .unavailable, "/tmp: no directory can be made for a link to \(library): \(errorText(errno))")
     }
     let made = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     directory = made
-    path = "\(made)/recorder.so"
+    path = "\(made)/library.so"
     if symlink(library, path) != 0 {
-      throw RecordingError(.unavailable, "\(path): cannot be made: \(errorText(errno))")
+      throw ProgramError(.unavailable, "\(path): cannot be made: \(errorText(errno))")
     }
   }
 

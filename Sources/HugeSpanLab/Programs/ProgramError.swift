@@ -1,7 +1,7 @@
-// Why a program cannot be recorded, or a raw recording not be converted.
+// Why a program cannot be recorded or run on the heap, or a raw recording not be converted.
 
 /// A refusal in one line, with the exit status that belongs to it.
-package struct RecordingError: Error, Equatable, CustomStringConvertible {
+package struct ProgramError: Error, Equatable, CustomStringConvertible {
   /// What kind of refusal; the raw value is the exit status.
   package enum Kind: Int32, Sendable {
     case usage = 64

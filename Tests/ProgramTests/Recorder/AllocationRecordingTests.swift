@@ -126,7 +126,7 @@ import TraceFormat
     "of any size gives a valid trace with nothing unseen",
     arguments: [["ls", "-l", "/usr"], ["python3", "-c", "print(1)"]])
   func realPrograms(command: [String]) throws {
-    guard (try? RecordableProgram(named: command[0], searchPath: ProcessInfo.processInfo.environment["PATH"])) != nil
+    guard (try? PreloadableProgram(named: command[0], searchPath: ProcessInfo.processInfo.environment["PATH"])) != nil
     else { return }
     let trace = try Workshop().record(command)
     #expect((trace.report?.heapBirths ?? 0) > 20)

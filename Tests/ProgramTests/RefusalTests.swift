@@ -6,15 +6,15 @@ import Testing
 @testable import HugeSpanLab
 
 @Suite("A program that cannot be recorded") struct RefusalTests {
-  private func refusal(_ name: String, searchPath: String? = nil) -> RecordingError? {
+  private func refusal(_ name: String, searchPath: String? = nil) -> ProgramError? {
     do {
-      _ = try RecordableProgram(named: name, searchPath: searchPath)
+      _ = try PreloadableProgram(named: name, searchPath: searchPath)
       return nil
     } catch { return error }
   }
 
   @Test("is named when it is missing") func missing() {
-    #expect(refusal("/no/such/program") == RecordingError(.missing, "/no/such/program: no such program"))
+    #expect(refusal("/no/such/program") == ProgramError(.missing, "/no/such/program: no such program"))
     #expect(refusal("no-such-program-here", searchPath: "/usr/bin:/bin")?.kind == .missing)
   }
 

@@ -1,0 +1,115 @@
+// `hugespan run`: an unchanged program on the heap, under stock jemalloc.
+//
+// Two libraries are preloaded: the front end, which has the heap in it, and the system's jemalloc behind it. Every
+// process that the program starts gets both, and each reports to a file of its own, so that nobody writes over another's
+// figures; those of the program itself are told by its process number.
+
+import Foundation
+import Glibc
+
+/// What to run, and how.
+package struct HeapRunRequest: Sendable {
+  /// The program as it was named, then its arguments.
+  package var command: [String]
+  /// Settings for HUGESPAN_CONF, without statistics.
+  package var configuration: String
+
+  package init(command: [String], configuration: String) {
+    self.command = command
+    self.configuration = configuration
+  }
+}
+
+/// The system's jemalloc.
+package enum JemallocLibrary {
+  /// The name that all releases since 4.0 have.
+  static let fileName = "libjemalloc.so.2"
+
+  /// Where a dynamic linker would look, as far as can be known without asking one.
+  package static var usualDirectories: [String] {
+    let own = getenv("LD_LIBRARY_PATH").map { String(cString: $0).split(separator: ":").map(String.init) } ?? []
+    #if arch(x86_64)
+      let triple = "x86_64-linux-gnu"
+    #else
+      let triple = "aarch64-linux-gnu"
+    #endif
+    return own + [
+      "/usr/local/lib", "/usr/local/lib/\(triple)", "/lib/\(triple)", "/usr/lib/\(triple)", "/lib64", "/usr/lib64",
+      "/lib", "/usr/lib",
+    ]
+  }
+
+  /// Finds the library. It is not loaded for that: it wants thread-local storage that a running program does not have.
+  package static func locate(in directories: [String] = usualDirectories) throws(ProgramError) -> String {
+    for directory in directories where access("\(directory)/\(fileName)", R_OK) == 0 {
+      return "\(directory)/\(fileName)"
+    }
+    throw ProgramError(
+      .unavailable,
+      "\(fileName) is not installed: apt-get install libjemalloc2 (Debian, Ubuntu) or dnf install jemalloc (Fedora); "
+        + "LD_LIBRARY_PATH is looked through first")
+  }
+}
+
+/// What jemalloc must be told so that the heap sees every free.
+let jemallocSettings = "retain:false,dirty_decay_ms:0,muzzy_decay_ms:0"
+
+/// Runs the program to its end.
+///
+/// - Parameter say: told what is worth a line while it happens.
+package func runOnHeap(
+  _ request: HeapRunRequest, say: (String) -> Void
+) throws(ProgramError) -> HeapRunResult {
+  let program = try PreloadableProgram(
+    named: request.command[0], searchPath: getenv("PATH").map { String(cString: $0) }, verb: "run")
+  let jemalloc = try PreloadName(for: try JemallocLibrary.locate())
+  let frontEnd = try PreloadName(for: try PreloadedLibrary.jemalloc.locate(say: say))
+  let reports = try ReportDirectory()
+  var environment = Environment()
+  environment["LD_PRELOAD"] = [frontEnd.path, jemalloc.path, environment["LD_PRELOAD"] ?? ""]
+    .filter { !$0.isEmpty }.joined(separator: ":")
+  // Of a setting that comes twice jemalloc takes the last: the user's.
+  environment["MALLOC_CONF"] = [jemallocSettings, environment["MALLOC_CONF"] ?? ""]
+    .filter { !$0.isEmpty }.joined(separator: ",")
+  environment["HUGESPAN_CONF"] = [request.configuration, "statistics:\(reports.path)/%p.json"]
+    .filter { !$0.isEmpty }.joined(separator: ",")
+
+  var watch = MemoryWatch()
+  let start = nanoseconds(CLOCK_MONOTONIC)
+  let process = ProgramProcess(program: program, arguments: request.command, environment: environment.entries)
+  let (identifier, ending, usage) = try process.run(every: MemoryWatch.period) { watch.look(at: $0) }
+  func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
+  let text = reports.text(of: identifier)
+  return HeapRunResult(
+    ending: ending, process: Int(identifier), seconds: Double(nanoseconds(CLOCK_MONOTONIC) - start) / 1e9,
+    userSeconds: seconds(usage.ru_utime), systemSeconds: seconds(usage.ru_stime), minorFaults: usage.ru_minflt,
+    meanBytes: watch.meanBytes, peakBytes: watch.peakBytes, hugeShare: watch.hugeShare,
+    report: text.flatMap(HeapReport.init(json:)), reportText: text, others: reports.others(than: identifier),
+    configuration: request.configuration)
+}
+
+/// Where the processes of a run leave their reports; goes away with the last reference.
+private final class ReportDirectory {
+  let path: String
+
+  init() throws(ProgramError) {
+    var template = Array("/tmp/hugespan-run-XXXXXX".utf8CString)
+    guard mkdtemp(&template) != nil else {
+      throw ProgramError(.unavailable, "/tmp: no directory can be made for the heap's reports: \(errorText(errno))")
+    }
+    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    // A server may become another user before it ends.
+    chmod(path, 0o1777)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  func text(of process: pid_t) -> String? { try? String(contentsOfFile: "\(path)/\(process).json", encoding: .utf8) }
+
+  func others(than process: pid_t) -> [HeapReport] {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+    return names.sorted().filter { $0 != "\(process).json" }.compactMap { name in
+      (try? String(contentsOfFile: "\(path)/\(name)", encoding: .utf8)).flatMap(HeapReport.init(json:))
+    }
+  }
+}
