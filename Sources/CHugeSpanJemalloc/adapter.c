@@ -155,10 +155,14 @@ static const char *value_of(char **environment, const char *name) {
   return NULL;
 }
 
+static void forked(void) { hs_adapter.is_forked = true; }
+
 static __attribute__((constructor(101))) void start(int count, char **arguments, char **environment) {
   (void)count, (void)arguments;
   if (!environ) environ = environment;
-  pthread_atfork(hs_adapter_fork_prepare, hs_adapter_fork_parent, hs_adapter_fork_child);
+  if (!hs_adapter_register_fork_handlers() || pthread_atfork(NULL, NULL, forked) != 0) {
+    give_up("hugespan: the C library has no room for fork handlers\n");
+  }
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   hs_adapter.start = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
@@ -193,6 +197,29 @@ EXPORT int __libc_start_main(main_function *main, int count, char **arguments, v
           RTLD_NEXT, "__libc_start_main");
   program_main = main;
   return next(started, count, arguments, init, fini, rtld_fini, stack_end);
+}
+
+// A forked child has no scavenger, since most are about to run another program; its frees do some of that work. One that
+// becomes a daemon will live long and may idle, so it gets a thread. (A thread cannot be started in a fork handler:
+// that allocates, and jemalloc is still locked.)
+
+static int with_scavenger(int result) {
+  if (result >= 0 && hs_adapter.is_forked && hs_adapter.is_installed) {
+    int error = errno;
+    hs_adapter_start_scavenger();
+    errno = error;
+  }
+  return result;
+}
+
+EXPORT pid_t setsid(void) {
+  pid_t (*next)(void) = (pid_t (*)(void))dlsym(RTLD_NEXT, "setsid");
+  return with_scavenger(next());
+}
+
+EXPORT int daemon(int keep_directory, int keep_output) {
+  int (*next)(int, int) = (int (*)(int, int))dlsym(RTLD_NEXT, "daemon");
+  return with_scavenger(next(keep_directory, keep_output));
 }
 
 // ---- For the Swift half ----

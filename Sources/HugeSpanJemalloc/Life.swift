@@ -1,4 +1,4 @@
-// The heap's life in a process that knows nothing of it: made before main, ticked by a thread, kept right over forks.
+// The heap's life in a process that knows nothing of it: made before main, ticked by a thread.
 
 import CHugeSpan
 import CHugeSpanJemalloc
@@ -13,8 +13,6 @@ nonisolated(unsafe) var statisticsPathLength = 0
 /// As adapter.h says.
 @c @implementation
 public func hs_adapter_create(_ configuration: UnsafePointer<CChar>?) -> Bool {
-  // Ours are registered, before jemalloc's, which those of the heap would not be.
-  ForkHandlers.handleByHand()
   var options = hs_options()
   hs_options_init(&options, MemoryLayout<hs_options>.size)
   var process = hs_process_options()
@@ -85,15 +83,4 @@ public func hs_adapter_start_scavenger() {
 
 /// As adapter.h says.
 @c @implementation
-public func hs_adapter_fork_prepare() { ForkHandlers.prepare() }
-
-/// As adapter.h says.
-@c @implementation
-public func hs_adapter_fork_parent() { ForkHandlers.resumeInParent() }
-
-/// As adapter.h says.
-@c @implementation
-public func hs_adapter_fork_child() {
-  ForkHandlers.resumeInChild()
-  hs_adapter.is_forked = true
-}
+public func hs_adapter_register_fork_handlers() -> Bool { ForkHandlers.register() == nil }

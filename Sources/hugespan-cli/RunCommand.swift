@@ -25,6 +25,9 @@ let runCommand = Command(
       help: "What stands between the program and the heap", defaultText: "jemalloc"),
     policyOption(help: "What to release, and when", defaultText: "seed", isRepeatable: false),
     strategyOption(help: "How to release", defaultText: "split-dontneed", isRepeatable: false),
+    Option(
+      "memory-price", .number("PRICE", in: 0...1e9),
+      help: "What a page is worth to policy rent-or-buy, in CPU-seconds per GiB-hour", defaultText: "400"),
     Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
     Option("hard-limit", .size(), help: "Refuse allocations that would grow the heap beyond this many resident bytes"),
     Option(
@@ -80,6 +83,7 @@ private func settings(_ invocation: Invocation) throws -> String {
   }
   if let text = invocation.text("policy") { parts.append(try PolicyChoice(notation: text).settings) }
   if let text = invocation.text("strategy") { parts.append(try StrategyChoice(notation: text).settings) }
+  if let price = invocation.number("memory-price") { parts.append("memory-price:\(price)") }
   if let bytes = invocation.bytes("soft-limit") { parts.append("soft-limit:\(bytes)") }
   if let bytes = invocation.bytes("hard-limit") { parts.append("hard-limit:\(bytes)") }
   return (parts + invocation.texts("conf")).joined(separator: ",")
@@ -109,11 +113,15 @@ private func checkSettings(_ text: String) throws(SettingsError) {
 extension PolicyChoice {
   /// As HUGESPAN_CONF has it.
   fileprivate var settings: String {
+    func word(_ isOn: Bool) -> String { isOn ? "on" : "off" }
     switch self {
     case .never, .immediate: return "policy:\(notation)"
     case .gperftools(let rate): return "policy:gperftools,rate:\(rate)"
+    case .rentOrBuy(let options):
+      return
+        "policy:rent-or-buy,memory-price:\(options.memoryPrice),rebuild:\(word(options.rebuild)),"
+        + "steering:\(word(options.steering))"
     case .seed(let options):
-      func word(_ isOn: Bool) -> String { isOn ? "on" : "off" }
       return
         "policy:seed,rate:\(options.rate),prefer-broken:\(word(options.preferBroken)),"
         + "prefer-long:\(word(options.preferLong)),discount-refaults:\(word(options.discountRefaults))"

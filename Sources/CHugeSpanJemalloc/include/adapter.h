@@ -59,13 +59,10 @@ bool hs_hook_merge(hs_extent_hooks *hooks, void *address_a, size_t size_a, void 
 
 /// Makes the heap by the text of HUGESPAN_CONF (NULL is none). False if there can be none; why has been said.
 bool hs_adapter_create(const char *_Nullable configuration);
-/// Starts the scavenger's thread, if the configuration wants one.
+/// Starts the scavenger's thread, if the configuration wants one and none runs in this process.
 void hs_adapter_start_scavenger(void);
-/// Makes the heap ready for a fork, and usable again after it. Called before jemalloc's own handlers in the parent and the
-/// child, after them in preparation.
-void hs_adapter_fork_prepare(void);
-void hs_adapter_fork_parent(void);
-void hs_adapter_fork_child(void);
+/// Registers the heap's fork handlers. False if the C library has no room for them.
+bool hs_adapter_register_fork_handlers(void);
 /// Writes statistics to the file that the configuration names, if it names one.
 void hs_adapter_report(void);
 
