@@ -27,7 +27,8 @@ let runCommand = Command(
     strategyOption(help: "How to release", defaultText: "split-dontneed", isRepeatable: false),
     Option(
       "memory-price", .number("PRICE", in: 0...1e9),
-      help: "What a page is worth to policy rent-or-buy, in CPU-seconds per GiB-hour", defaultText: "400"),
+      help: "What memory is worth to policy rent-or-buy (chosen by this), in CPU-seconds per GiB-hour",
+      defaultText: "400"),
     Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
     Option("hard-limit", .size(), help: "Refuse allocations that would grow the heap beyond this many resident bytes"),
     Option(
@@ -83,7 +84,14 @@ private func settings(_ invocation: Invocation) throws -> String {
   }
   if let text = invocation.text("policy") { parts.append(try PolicyChoice(notation: text).settings) }
   if let text = invocation.text("strategy") { parts.append(try StrategyChoice(notation: text).settings) }
-  if let price = invocation.number("memory-price") { parts.append("memory-price:\(price)") }
+  if let price = invocation.number("memory-price") {
+    switch invocation.text("policy") {
+    case nil: parts.append("policy:rent-or-buy")
+    case let name? where name.prefix(while: { $0 != ":" }) == "rent-or-buy": break
+    default: throw invocation.usageError("--memory-price is for --policy rent-or-buy")
+    }
+    parts.append("memory-price:\(price)")
+  }
   if let bytes = invocation.bytes("soft-limit") { parts.append("soft-limit:\(bytes)") }
   if let bytes = invocation.bytes("hard-limit") { parts.append("hard-limit:\(bytes)") }
   return (parts + invocation.texts("conf")).joined(separator: ",")

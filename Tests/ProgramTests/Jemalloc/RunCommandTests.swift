@@ -90,6 +90,8 @@ import Testing
     #expect(try hugespanRun(["--frontend", "tcmalloc", "--", "/bin/true"], workshop).status == 64)
     let wrong = try hugespanRun(["--conf", "rate:fast", "--", "/bin/true"], workshop)
     #expect(wrong.status == 64 && wrong.2.contains("--conf: rate: 'fast' is not a number"))
+    #expect(try hugespanRun(["--policy", "seed", "--memory-price", "9", "--", "/bin/true"], workshop).status == 64)
+    #expect(try hugespanRun(["--memory-price", "9", "--", "/bin/true"], workshop).2.contains("policy:rent-or-buy"))
     #expect(try hugespanRun(["--conf", "statistics:/tmp/x", "--", "/bin/true"], workshop).status == 64)
   }
 
