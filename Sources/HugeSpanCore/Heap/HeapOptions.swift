@@ -22,7 +22,8 @@ public struct HeapOptions: Sendable {
   package var customStrategy: CustomStrategy? = nil
   /// Blocks examined and ranges released per tick, at most: a tick's work is bounded.
   public var rangesPerTick: Int = 1 << 16
-  /// Every how many release calls the effect is read back from the kernel; 0 is never.
+  /// Every how many release calls the effect is read back from the kernel; 0 is never. A lazily freed sample is paged out
+  /// for that: one page of a range, or one hugepage, is gone with each.
   public var effectSamplePeriod: Int = 64
 
   /// The defaults.

@@ -232,15 +232,17 @@ extension HeapState {
   private mutating func foundHuge(_ block: Block, _ report: inout ResidencyReport) {
     let believed = block.pointee.backing
     block.pointee.backing = .huge
-    // Huge and no good: the first write would copy it page by page.
-    if block.pointee.kind == .freeResident && isLostToSharing(block) { return }
-    if !block.isBroken && block.pointee.released == 0 { return }
-    if block.pointee.kind == .freeResident && !block.isBroken { return }  // lazily free as a whole, and still huge
+    // Huge and no good while it is shared: the first write would copy it page by page.
+    let isLost = block.pointee.kind == .freeResident && isLostToSharing(block)
+    if (isLost || !block.isBroken) && block.pointee.released == 0 { return }
+    // Lazily free as a whole, and still huge.
+    if block.pointee.kind == .freeResident && (!block.isBroken || Int(block.pointee.lazy) == pagesPerBlock) { return }
     if believed == .split {
       report.reinflatedBlocks += 1
       totals.reinflatedBlocks += 1
     }
     becomeHuge(block)
+    if isLost { block.pointee.flags.insert(.broken) }
   }
 
   private mutating func foundSplit(_ block: Block, _ seen: SeenBlock, _ report: inout ResidencyReport) {

@@ -33,14 +33,21 @@ enum Operation: Codable, Sendable {
   case collapseBehind(slot: Int)
   /// From now on a first touch brings base pages, or hugepages again.
   case setHugePages(Bool)
+  /// The process forks, and the test goes on with the parent, or with the child; all children of the kernel's go.
+  case fork(goesOnInChild: Bool)
+  case endChildren
 }
 
 extension Operation: CustomStringConvertible {
   /// As Swift source.
   var description: String {
     guard let child = Mirror(reflecting: self).children.first, let name = child.label else {
-      // Only these two have nothing to say.
-      if case .reclaim = self { return ".reclaim" } else { return ".residencyPass" }
+      // Only these have nothing to say.
+      switch self {
+      case .reclaim: return ".reclaim"
+      case .endChildren: return ".endChildren"
+      default: return ".residencyPass"
+      }
     }
     let values = Mirror(reflecting: child.value)
     if values.displayStyle != .tuple { return ".\(name)(\(child.value))" }
@@ -79,6 +86,8 @@ extension Operation {
     case 80: return .splitBehind(slot: slot)
     case 81: return .collapseBehind(slot: slot)
     case 82: return .setHugePages(Int.random(in: 0..<3, using: &random) > 0)
+    case 83: return .fork(goesOnInChild: small % 2 == 0)
+    case 84: return .endChildren
     default: return .free(slot: slot)
     }
   }

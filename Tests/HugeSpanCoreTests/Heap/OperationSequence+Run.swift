@@ -19,7 +19,7 @@ extension OperationSequence {
       let heap = try PageHeapCore(kernel: kernel, options: configuration.options)
       if configuration.faultPercent > 0 {
         kernel.faults.failRandomly(
-          [.reserve, .commit, .mapMetadata, .residency, .advise(.dontneed), .advise(.free), .advise(.cold)],
+          [.reserve, .commit, .mapMetadata, .residency, .sharing, .advise(.dontneed), .advise(.free), .advise(.cold)],
           share: Double(configuration.faultPercent) / 100, seed: seed, with: code)
       }
       var runner = Runner(configuration: configuration, model: model)
@@ -137,6 +137,11 @@ private struct Runner {
       isBehind = true
       hasInflated = true
     case .setHugePages(let gives): model.setGivesHugePages(gives)
+    case .fork(let goesOnInChild):
+      heap.prepareForFork()
+      model.fork()
+      if goesOnInChild { heap.resumeInChild() } else { heap.resumeInParent() }
+    case .endChildren: model.endChildren()
     }
   }
 
