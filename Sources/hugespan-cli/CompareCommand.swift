@@ -33,7 +33,7 @@ let compareCommand = Command(
   ],
   operands: [Operand("TRACE", help: "Traces made by 'hugespan record' or 'hugespan generate'", arity: .any)],
   examples: [
-    Example("hugespan compare", "All bundled traces, four policies, three strategies, two minutes"),
+    Example("hugespan compare", "All bundled traces, five policies, three strategies, two minutes"),
     Example(
       "hugespan compare service.hstrace --policy gperftools --policy gperftools:rate=10 --strategy dontneed",
       "Two settings on a trace of one's own"),
@@ -70,7 +70,9 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
     for text in given where !unique.contains(text) { unique.append(text) }
     return unique.isEmpty ? fallback : unique
   }
-  let policies = try notations("policy", Grid.defaultPolicies) { try PolicyChoice(notation: $0).notation }
+  let policies = try notations("policy", Grid.defaultPolicies) {
+    try policy($0, invocation).notation
+  }
   let strategies = try notations("strategy", Grid.defaultStrategies) { try StrategyChoice(notation: $0).notation }
 
   let cores = sysconf(Int32(_SC_NPROCESSORS_ONLN))
@@ -85,7 +87,10 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   let outcome = ComparisonRunner(plan, progress: ProgressLine()).run()
 
   let machine = Machine.current()
-  let comparison = Comparison(machine: machine, runs: outcome.results, leftOut: outcome.leftOut)
+  let options = replayOptions(invocation)
+  let comparison = Comparison(
+    machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
+    leftOut: outcome.leftOut)
   if let path = invocation.text("json") { try writeOutput(jsonText(comparison), to: path) }
   if let path = invocation.text("csv") { try writeOutput(csv(of: outcome.results), to: path) }
   if invocation.text("json") != "-" && invocation.text("csv") != "-" { printTables(comparison) }

@@ -26,6 +26,11 @@ let runOptions: [Option] = [
     defaultText: "5s"),
   Option(
     "samples", .count(in: 0...1_000_000), help: "Measurements per trace, besides one at each tick", defaultText: "500"),
+  Option(
+    "memory-price",
+    .text("PRICE", check: { memoryPrice($0) == nil ? "'\($0)' is not a number of CPU-seconds in 0...1e9" : nil }),
+    help: "What memory is worth, in CPU-seconds per GiB-hour: for costs, and for rent-or-buy unless it has its own",
+    defaultText: "400"),
   Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
   Option("hard-limit", .size(), help: "Fail the run when the heap would grow beyond this many resident bytes"),
 ]
@@ -37,6 +42,22 @@ private func speed(_ text: String) -> Double?? {
   return .some(number)
 }
 
+/// The value of `--memory-price`.
+private func memoryPrice(_ text: String) -> Double? {
+  guard let number = Double(text), (0...1e9).contains(number) else { return nil }
+  return number
+}
+
+/// A policy as it is written, at the command's memory price unless it names one.
+func policy(_ notation: String, _ invocation: Invocation) throws(NotationError) -> PolicyChoice {
+  let choice = try PolicyChoice(notation: notation)
+  guard case .rentOrBuy(var options) = choice, !notation.contains("price="),
+    let price = invocation.text("memory-price").flatMap(memoryPrice)
+  else { return choice }
+  options.memoryPrice = price
+  return .rentOrBuy(options)
+}
+
 /// Reads the shared options.
 func replayOptions(_ invocation: Invocation) -> ReplayOptions {
   var options = ReplayOptions()
@@ -44,6 +65,7 @@ func replayOptions(_ invocation: Invocation) -> ReplayOptions {
   if let text = invocation.text("speed"), let value = speed(text) { options.speed = value }
   if let period = invocation.nanoseconds("residency-every") { options.residencyEvery = period == 0 ? nil : period }
   if let samples = invocation.count("samples") { options.samples = samples }
+  if let price = invocation.text("memory-price").flatMap(memoryPrice) { options.memoryPrice = price }
   options.heap.softLimitBytes = invocation.bytes("soft-limit")
   options.heap.hardLimitBytes = invocation.bytes("hard-limit")
   return options
@@ -101,7 +123,7 @@ let replayCommand = Command(
   ],
   run: { invocation in
     var options = replayOptions(invocation)
-    if let text = invocation.text("policy") { options.policy = try PolicyChoice(notation: text) }
+    if let text = invocation.text("policy") { options.policy = try policy(text, invocation) }
     if let text = invocation.text("strategy") { options.strategy = try StrategyChoice(notation: text) }
     switch (invocation.text("residency-log"), invocation.text("residency-from")) {
     case (.some, .some): throw invocation.usageError("--residency-log and --residency-from exclude each other")

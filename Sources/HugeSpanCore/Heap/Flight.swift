@@ -143,7 +143,7 @@ extension HeapState {
       }
     case .gone, .goneFromWholeFolio, .lazy:
       pages = run.count
-      partsReleased += pages
+      totals.pagesReleasedInParts += pages
       markReleased(block, run, lazily: effect == .lazy)
       if effect == .goneFromWholeFolio { addPhantom(block, pages) }
       block.pointee.flags.insert(.wasReleased)

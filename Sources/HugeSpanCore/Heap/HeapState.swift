@@ -103,8 +103,7 @@ struct HeapState {
   /// Counters at the last tick, for what the policy is told.
   var pagesFreedAtTick = 0
   var pagesRefaultedAtTick = 0
-  /// Pages released from, and pages that came back into, blocks in use; and both at the last tick.
-  var partsReleased = 0
+  /// Pages released from, and pages that came back into, blocks in use, at the last tick.
   var partsReleasedAtTick = 0
   var partsRefaultedAtTick = 0
   /// New spans go to fresh hugepages rather than to broken blocks that could drain.
@@ -239,6 +238,7 @@ struct HeapState {
   @inline(never)
   private mutating func claimAbsent(_ block: Block) {
     absentBlocks -= 1
+    totals.blocksPopulated += 1
     if block.pointee.flags.contains(.wasReleased) {
       totals.pagesRefaulted += pagesPerBlock
       totals.pagesRefaultedWhole += pagesPerBlock

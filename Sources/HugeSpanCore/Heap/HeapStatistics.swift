@@ -52,6 +52,10 @@ public struct HeapStatistics: Equatable, Sendable {
   public var frees = 0
   /// Pages given to the kernel, lazily or not.
   public var pagesReleased = 0
+  /// Of the released pages, those from blocks in use.
+  public var pagesReleasedInParts = 0
+  /// Absent blocks that were taken into use, for the first time or again.
+  public var blocksPopulated = 0
   /// Pages that were used again after having been released.
   public var pagesRefaulted = 0
   /// Of the refaulted pages, those in wholly released blocks (one 2 MiB fault each, where hugepages are to be had).

@@ -14,9 +14,9 @@ extension PageHeapCore {
     guard case .rentOrBuy(var policy) = state.pointee.policy else { return }
     let refaulted = state.pointee.totals.pagesRefaulted - state.pointee.totals.pagesRefaultedWhole
     let plan = policy.begin(
-      input, releasedParts: state.pointee.partsReleased - state.pointee.partsReleasedAtTick,
+      input, releasedParts: state.pointee.totals.pagesReleasedInParts - state.pointee.partsReleasedAtTick,
       refaultedParts: refaulted - state.pointee.partsRefaultedAtTick)
-    state.pointee.partsReleasedAtTick = state.pointee.partsReleased
+    state.pointee.partsReleasedAtTick = state.pointee.totals.pagesReleasedInParts
     state.pointee.partsRefaultedAtTick = refaulted
     report.nextTickNanoseconds = plan.nextTick
     defer { state.pointee.policy = .rentOrBuy(policy) }

@@ -93,6 +93,7 @@ extension Column {
     Column("released", "released_pages", .none, format: grouped) { Double($0.releasedPages) },
     Column("refaulted", "refaulted_pages", .low, format: grouped) { Double($0.refaultedPages) },
     Column("splits", "splits", .low, format: grouped) { Double($0.splits) },
+    Column("rebuilt", "collapses", .none, format: grouped) { Double($0.collapses) },
     Column("calls", "release_calls", .low, format: grouped) { Double($0.releaseCalls) },
     Column("re-inflated", "reinflated_blocks", .low, dependsOnKernelClock: true, format: grouped) {
       Double($0.reinflatedBlocks)
@@ -108,7 +109,14 @@ extension Column {
     Column("stall ms", "longest_stall_ms", .low, format: { fixed($0, 2) }) { $0.longestStallSeconds.map { $0 * 1000 } },
   ]
 
-  package static let all = memoryColumns + workColumns
+  /// What it comes to, in CPU-seconds: by the price list, the part of it that is TLB misses, and with memory at its price.
+  package static let costColumns: [Column] = [
+    Column("model s", "modelled_cpu_s", .low, format: seconds) { $0.modelledCPUSeconds },
+    Column("tax s", "tax_cpu_s", .low, format: seconds) { $0.taxCPUSeconds },
+    Column("cost", "cost_cpu_s", .low, format: { fixed($0, 2) }) { $0.cost },
+  ]
+
+  package static let all = memoryColumns + workColumns + costColumns
 
   /// Indices of the runs whose cell is the best of the column. Empty where all are equal: then there is nothing to
   /// choose. What is shown alike counts as equal.

@@ -58,6 +58,12 @@ package func overview(of results: [RunResult]) -> [String] {
       "Best coverage: \(name(cheapest)), \(fixed(cheapest.coverage! * 100, 1))%"
         + (memory(cheapest).map { " for \(mebibytes($0)) \(word)." } ?? "."))
   }
+  if let best = results.filter({ $0.cost != nil }).min(by: { $0.cost! < $1.cost! }) {
+    lines.append(
+      "Least cost: \(name(best)), \(fixed(best.cost!, 1)) CPU-seconds, memory and TLB misses reckoned in"
+        + (memory(best).map { ", at \(mebibytes($0)) \(word)" } ?? "")
+        + (best.coverage.map { " and \(fixed($0 * 100, 1))% coverage." } ?? "."))
+  }
   if let worst = results.max(by: { $0.phantomBytes?.mean ?? 0 < $1.phantomBytes?.mean ?? 0 }),
     let phantom = worst.phantomBytes, phantom.mean > 4 * 1_048_576
   {
@@ -110,7 +116,7 @@ package func describe(_ result: RunResult) -> String {
         mean.value(result) == nil ? "-" : "\(mean.cell(result)) MiB on average, \(peak.cell(result)) at peak"
       ))
   }
-  for column in Column.memoryColumns.dropFirst(10) + Column.workColumns[...] {
+  for column in Column.memoryColumns.dropFirst(10) + Column.workColumns + Column.costColumns {
     let mark = column.dependsOnKernelClock && result.speed != 1 ? " (depends on the kernel's own clock)" : ""
     lines.append((column.title, column.cell(result) + mark))
   }

@@ -135,8 +135,9 @@ package struct Comparison: Codable, Sendable {
   /// Runs that were in the grid and did not take place, with the reason.
   package var leftOut: [LeftOut]
 
-  package init(machine: Machine, runs: [RunResult], leftOut: [LeftOut]) {
+  package init(machine: Machine, costModel: [String: Double]? = nil, runs: [RunResult], leftOut: [LeftOut]) {
     self.machine = machine
+    self.costModel = costModel
     self.runs = runs
     self.leftOut = leftOut
   }

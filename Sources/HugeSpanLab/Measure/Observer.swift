@@ -23,6 +23,8 @@ struct Observer: ~Copyable {
   // Coverage is weighted by used bytes and time: the mean of one series over the mean of the other.
   private var usedOnHuge = Series()
   private var usedByKernel = Series()
+  /// CPUs that the program kept busy, times the share of its memory that is on base pages.
+  private var taxed = Series()
   private var sampleCount = 0
 
   /// smaps takes ten times as long as all the rest together, so it is read at most this often.
@@ -64,7 +66,9 @@ struct Observer: ~Copyable {
   }
 
   /// Takes one sample.
-  mutating func observe<K: Kernel>(_ heap: borrowing PageHeapCore<K>, usedBytes: Int, at time: UInt64) {
+  mutating func observe<K: Kernel>(
+    _ heap: borrowing PageHeapCore<K>, usedBytes: Int, busyCPUs: Double, at time: UInt64
+  ) {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
     if isUntouched { return }
@@ -82,6 +86,8 @@ struct Observer: ~Copyable {
       resident.add(Double(report.residentBytes), at: time)
       usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
       usedByKernel.add(Double(report.usedPages), at: time)
+      let onBasePages = report.usedPages - report.usedPagesOnHuge
+      taxed.add(report.usedPages == 0 ? 0 : busyCPUs * Double(onBasePages) / Double(report.usedPages), at: time)
     }
     if !isLazy || heap.totals().lazyPages == 0 {
       lazy.add(0, at: time)
@@ -101,6 +107,11 @@ struct Observer: ~Copyable {
       return false
     }
     if let bytes { lazy.add(Double(bytes), at: time) }
+  }
+
+  /// The program's CPU-seconds until `end`, each counted by the share of memory that was on base pages.
+  func taxedCPUSeconds(until end: UInt64) -> Double? {
+    taxed.extent(until: end).map { $0.mean * Double(end) / 1e9 }
   }
 
   /// Writes what was sampled into `result`.

@@ -27,6 +27,8 @@ package struct Replay: ~Copyable {
   private var samplePeriod: UInt64 = 1
   private var tickCPU: UInt64 = 0
   private var startedAt: UInt64 = 0
+  private var busy: Double = 0
+  private var busySince: (time: UInt64, cpu: UInt64) = (0, 0)
   /// A sample is taken when the used pages exceed this: the next peak.
   private var samplePages = 0
 
@@ -157,9 +159,19 @@ package struct Replay: ~Copyable {
     clock.stop()
     log.isObserving = true
     observer.observe(
-      frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, at: now)
+      frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, busyCPUs: busyCPUs(now), at: now)
     log.isObserving = false
     clock.start()
+  }
+
+  /// CPUs that the recorded program kept busy, over half a second at least: its clock has a resolution of its own.
+  private mutating func busyCPUs(_ now: UInt64) -> Double {
+    if now >= busySince.time + 500_000_000 {
+      let cpu = samples.processCPU(at: now)
+      busy = cpu > busySince.cpu ? Double(cpu - busySince.cpu) / Double(now - busySince.time) : 0
+      busySince = (now, cpu)
+    }
+    return busy
   }
 
   @inline(never)
@@ -221,6 +233,14 @@ package struct Replay: ~Copyable {
     result.wallSeconds = Double(end - startedAt) / 1e9
     if program.summary.peakAnonymousBytes > 0 { result.recordedPeakResidentBytes = program.summary.peakAnonymousBytes }
     result.decisions = decisions(heap)
+    if options.touch != .none {
+      let cost = RunCost(
+        heap, costs: options.costs, memoryPrice: options.memoryPrice, seconds: result.seconds,
+        taxedCPUSeconds: observer.taxedCPUSeconds(until: duration), chargedBytes: result.chargedBytes?.mean)
+      result.modelledCPUSeconds = cost.work
+      result.taxCPUSeconds = cost.tax
+      result.cost = cost.total
+    }
     if case .cut = program.ending { result.traceNote = "the trace is \(program.ending)" }
     return result
   }
