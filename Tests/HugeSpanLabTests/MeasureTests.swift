@@ -60,14 +60,17 @@ struct MeasureTests {
   @Test("the anonymous size of this process grows by what it touches")
   func anonymous() {
     let memory = ProcessMemory()
-    let before = memory.anonymousBytes()
     let bytes = 64 << 20
-    let block = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
-    defer { munmap(block, bytes) }
-    memset(block, 1, bytes)
-    let after = memory.anonymousBytes()
-    // Other tests run in this process too.
-    #expect(before != nil && after != nil && after! - before! > bytes / 2)
+    var growth: [Int] = []
+    // Other tests run in this process too, and give back what is theirs; not each time as much as this one takes.
+    for _ in 0..<10 where growth.last ?? 0 <= bytes / 2 {
+      guard let before = memory.anonymousBytes() else { break }
+      let block = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
+      defer { munmap(block, bytes) }
+      memset(block, 1, bytes)
+      growth.append((memory.anonymousBytes() ?? before) - before)
+    }
+    #expect(growth.last ?? 0 > bytes / 2, "\(growth)")
   }
 
   @Test("the selected word of a kernel setting")
