@@ -23,6 +23,8 @@ package struct PreloadedLibrary: Sendable {
     if let image = Self.imageDirectory() { places.append(image) }
     let executable = Self.parent(of: Self.executablePath())
     if !places.contains(executable) { places.append(executable) }
+    // Installed: PREFIX/bin and PREFIX/lib.
+    places.append("\(executable)/../lib")
     let root = Self.packageRoot(near: executable)
     if let root { places.append("\(root)/.build/release") }
     for place in places where access("\(place)/\(fileName)", R_OK) == 0 { return Self.absolute("\(place)/\(fileName)") }

@@ -10,7 +10,8 @@ import PackagePlugin
 @main
 struct BuildCLibrary: CommandPlugin {
   static let help = """
-    Builds libhugespan.so and libhugespan.a, with header, pkg-config file and CMake package.
+    Builds libhugespan.so and libhugespan.a, with header, pkg-config file and CMake package, and
+    libhugespan-jemalloc.so, which is preloaded to run programs on the heap.
 
     Usage: swift package --allow-writing-to-package-directory build-c-library [--output DIR]
 
@@ -34,13 +35,18 @@ struct BuildCLibrary: CommandPlugin {
 
     let shared = try build("hugespan-shared", linkerFlags: ["-soname=libhugespan.so.0"])
     let archive = try build("hugespan-embedded", linkerFlags: [])
+    let frontEnd = try build("hugespan-jemalloc", linkerFlags: ["-soname=libhugespan-jemalloc.so"])
     guard let sharedLibrary = shared.first(where: { $0.url.pathExtension == "so" })?.url,
+      let frontEndLibrary = frontEnd.first(where: { $0.url.pathExtension == "so" })?.url,
       let rawArchive = archive.first(where: { $0.url.pathExtension == "a" })?.url
     else { throw Failure("the build left no library") }
 
     try install(
       root: root, output: output, shared: sharedLibrary, archive: rawArchive, work: context.pluginWorkDirectoryURL)
-    print("libhugespan.so, libhugespan.a, hugespan.h, hugespan.pc and a CMake package are under \(output.path)")
+    try replace(output.appending(path: "lib/libhugespan-jemalloc.so"), with: frontEndLibrary)
+    print(
+      "libhugespan.so, libhugespan.a, hugespan.h, hugespan.pc, a CMake package and libhugespan-jemalloc.so are under "
+        + output.path)
   }
 
   private func build(_ product: String, linkerFlags: [String]) throws -> [PackageManager.BuildResult.BuiltArtifact] {
