@@ -89,6 +89,9 @@ let package = Package(
       name: "hugespan-bench", dependencies: ["Harness", "HugeSpanCore", "OptionTable"],
       path: "Benchmarks/hugespan-bench"),
 
+    // The Swift example of an allocator on the heap; the others are built against the C library, by Docs/Examples/run.
+    .executableTarget(name: "slab-example", dependencies: ["HugeSpan"], path: "Docs/Examples/Slab"),
+
     // Tests.
     .target(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),

@@ -16,6 +16,28 @@ public typealias HeapOptions = HugeSpanCore.HeapOptions
 public typealias HeapStatistics = HugeSpanCore.HeapStatistics
 /// Why the heap could not do what was asked. See `HugeSpanCore.HeapError`.
 public typealias HeapError = HugeSpanCore.HeapError
+/// An error of the kernel's. See `HugeSpanCore.KernelError`.
+public typealias KernelError = HugeSpanCore.KernelError
+/// Hint how long a span will live. See `HugeSpanCore.ExpectedLifetime`.
+public typealias ExpectedLifetime = HugeSpanCore.ExpectedLifetime
+/// Hint how many objects will share a span. See `HugeSpanCore.ObjectsPerSpan`.
+public typealias ObjectsPerSpan = HugeSpanCore.ObjectsPerSpan
+/// What to release and when. See `HugeSpanCore.PolicyChoice`.
+public typealias PolicyChoice = HugeSpanCore.PolicyChoice
+/// The seed policy's switches. See `HugeSpanCore.SeedOptions`.
+public typealias SeedOptions = HugeSpanCore.SeedOptions
+/// What the priced policy goes by. See `HugeSpanCore.RentOrBuyOptions`.
+public typealias RentOrBuyOptions = HugeSpanCore.RentOrBuyOptions
+/// What the kernel's operations cost. See `HugeSpanCore.CostModel`.
+public typealias CostModel = HugeSpanCore.CostModel
+/// How to release. See `HugeSpanCore.StrategyChoice`.
+public typealias StrategyChoice = HugeSpanCore.StrategyChoice
+/// Which madvise sequence gives memory back. See `HugeSpanCore.StrategyKind`.
+public typealias StrategyKind = HugeSpanCore.StrategyKind
+/// What a tick did. See `HugeSpanCore.TickReport`.
+public typealias TickReport = HugeSpanCore.TickReport
+/// What a residency pass found. See `HugeSpanCore.ResidencyReport`.
+public typealias ResidencyReport = HugeSpanCore.ResidencyReport
 
 /// A heap of pages that keeps them on transparent hugepages.
 ///
@@ -103,6 +125,11 @@ public final class PageHeap: @unchecked Sendable {
   /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are.
   @discardableResult
   public func releaseNow(byteCount: Int) -> Int { heap.pointee.core.releaseNow(byteCount: byteCount) }
+
+  /// New limits in bytes, nil for none. Memory above a lowered limit goes when the heap grows next, or by `releaseNow`.
+  public func setLimits(softBytes: Int?, hardBytes: Int?) {
+    heap.pointee.core.setLimits(softBytes: softBytes, hardBytes: hardBytes)
+  }
 
   /// Asks the kernel what it has under each block and corrects what the heap believes.
   ///

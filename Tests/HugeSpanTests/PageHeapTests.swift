@@ -92,6 +92,41 @@ import Testing
   }
 }
 
+/// What an embedder's own code says, which has no other import than `HugeSpan`.
+@Suite struct PublicNameTests {
+  @Test func everythingThatAnInterfaceOfOnesOwnMustNameCanBeNamed() throws {
+    func settings(
+      _ policy: PolicyChoice, _ strategy: StrategyKind, lifetime: ExpectedLifetime, objects: ObjectsPerSpan
+    ) throws -> (TickReport, ResidencyReport) {
+      var options = HeapOptions()
+      options.policy = policy
+      options.strategy = StrategyChoice(strategy, wholeBlocksOnly: true)
+      let heap = try PageHeap(options)
+      var request = SpanRequest(pageCount: 3)
+      request.lifetime = lifetime
+      request.objectsPerSpan = objects
+      _ = try heap.allocate(request)
+      do throws(KernelError) { return (heap.tick(at: 1, processCPU: 0), try heap.residencyPass()) }
+    }
+    var prices = RentOrBuyOptions()
+    prices.costs = CostModel()
+    let (tick, residency) = try settings(.rentOrBuy(prices), .dontneed, lifetime: .short, objects: .many)
+    #expect(tick.nextTickNanoseconds > 0 && residency.usedPages == 3)
+    #expect(try settings(.seed(SeedOptions()), .keep, lifetime: .long, objects: .few).1.usedPages == 3)
+  }
+
+  @Test func limitsCanBeMovedWhileTheHeapIsInUse() throws {
+    let heap = try PageHeap()
+    let span = try heap.allocate(pages: 1024)
+    heap.setLimits(softBytes: nil, hardBytes: 4 << 20)
+    #expect(throws: HeapError.limitExceeded) { try heap.allocate(pages: 1) }
+    heap.setLimits(softBytes: nil, hardBytes: nil)
+    heap.free(PageSpan(address: span.address, pageCount: 1))
+    _ = try heap.allocate(pages: 600)
+    #expect(heap.statistics.usedPages == 1623)
+  }
+}
+
 private func readFile(_ path: String) -> String? {
   guard let file = fopen(path, "r") else { return nil }
   defer { fclose(file) }
