@@ -90,10 +90,8 @@ import Testing
     #expect(heap.statistics.usedPages == 0)
     _ = try heap.allocate(pages: 1024)
   }
-}
 
-/// What an embedder's own code says, which has no other import than `HugeSpan`.
-@Suite struct PublicNameTests {
+  // An embedder's own code has no other import than `HugeSpan`.
   @Test func everythingThatAnInterfaceOfOnesOwnMustNameCanBeNamed() throws {
     func settings(
       _ policy: PolicyChoice, _ strategy: StrategyKind, lifetime: ExpectedLifetime, objects: ObjectsPerSpan
@@ -106,7 +104,9 @@ import Testing
       request.lifetime = lifetime
       request.objectsPerSpan = objects
       _ = try heap.allocate(request)
-      do throws(KernelError) { return (heap.tick(at: 1, processCPU: 0), try heap.residencyPass()) }
+      do throws(KernelError) {
+        return (heap.tick(at: 1, processCPU: 0), try heap.residencyPass())
+      } catch { throw HeapError.kernel(error) }
     }
     var prices = RentOrBuyOptions()
     prices.costs = CostModel()
