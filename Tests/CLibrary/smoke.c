@@ -121,6 +121,65 @@ static void fork_and_use(bool by_hand) {
   hs_heap_destroy(heap);
 }
 
+/* What is behind a part that was freed has the word that was set for its address, and that is none. */
+static void user_data_belongs_to_the_address(hs_heap *heap) {
+  hs_span span, rest;
+  CHECK(hs_allocate(heap, 10, &span) == HS_OK);
+  char *address = (char *)span.address;
+  CHECK(hs_user_data(heap, address) == 0);
+  hs_set_user_data(heap, address, 5);
+  hs_free(heap, address + 3 * 4096, 2);
+  CHECK(hs_span_containing(heap, address + 7 * 4096, &rest) && rest.address == address + 5 * 4096 && rest.pages == 5);
+  CHECK(hs_user_data(heap, address) == 5 && hs_user_data(heap, rest.address) == 0);
+  hs_free(heap, address, 3);
+  CHECK(hs_user_data(heap, address) == 5);
+  hs_set_user_data(heap, address, 0);
+  hs_free(heap, rest.address, 5);
+}
+
+static void limits_count_pageblocks(void) {
+  for (unsigned megabytes = 1; megabytes <= 5; megabytes++) {
+    hs_options options;
+    hs_options_init(&options, sizeof options);
+    options.hard_limit_bytes = (uint64_t)megabytes << 20;
+    hs_heap *heap;
+    CHECK(hs_heap_create(&options, &heap) == HS_OK);
+    hs_span span;
+    unsigned pages = 0;
+    hs_status status;
+    while ((status = hs_allocate(heap, 1, &span)) == HS_OK) pages++;
+    CHECK(status == HS_LIMIT && pages == megabytes / 2 * 512);
+    if (pages > 0) CHECK(hs_grow(heap, span.address, 1, 600) == HS_NOT_FREE);
+    hs_heap_destroy(heap);
+  }
+}
+
+static void statistics_add_up(void) {
+  hs_heap *heap;
+  CHECK(hs_heap_create(NULL, &heap) == HS_OK);
+  CHECK(hs_user_data(heap, heap) == 0);
+  hs_span spans[20];
+  for (size_t i = 0; i < 20; i++) {
+    CHECK(hs_allocate(heap, 100 + 50 * i, &spans[i]) == HS_OK);
+    memset(spans[i].address, 1, spans[i].pages * 4096);
+  }
+  for (size_t i = 0; i < 20; i += 2) hs_free(heap, spans[i].address, spans[i].pages);
+  for (int round = 0; round < 3; round++) {
+    hs_statistics now;
+    now.size = sizeof now;
+    CHECK(hs_heap_statistics(heap, &now) == HS_OK);
+    CHECK(512 * now.blocks == now.used_pages + now.free_resident_pages + now.lazy_pages + now.released_pages +
+                                  512 * now.absent_blocks);
+    CHECK(now.blocks == now.full_blocks + now.partial_intact_blocks + now.partial_broken_blocks +
+                            now.free_resident_blocks + now.absent_blocks);
+    CHECK(round == 0 ? now.released_pages == 0 : now.pages_released > 0);
+    if (round == 0) CHECK(hs_release_now(heap, 3u << 20) >= 3u << 20);
+    if (round == 1) CHECK(hs_release_now(heap, UINT64_MAX) > 0);
+    if (round == 2) CHECK(now.free_resident_pages == 0);
+  }
+  hs_heap_destroy(heap);
+}
+
 int main(void) {
   CHECK(HS_VERSION_CHECK() && !hs_version_matches(9, 0));
   CHECK(strcmp(hs_status_name(HS_LIMIT), "HS_LIMIT") == 0);
@@ -149,6 +208,7 @@ int main(void) {
   CHECK(!hs_span_containing(heap, address + 320 * 4096, &span));
   hs_set_user_data(heap, address, 99);
   CHECK(hs_user_data(heap, address) == 99);
+  user_data_belongs_to_the_address(heap);
   CHECK(hs_allocate(heap, 100000, &span) == HS_LIMIT);
   CHECK(hs_allocate(heap, 0, &span) == HS_INVALID);
   hs_set_limits(heap, 0, 0);
@@ -164,6 +224,8 @@ int main(void) {
   hs_heap_destroy(heap);
 
   own_policy_and_strategy();
+  limits_count_pageblocks();
+  statistics_add_up();
 
   CHECK(hs_fork_register() && hs_fork_register());
   fork_and_use(false);

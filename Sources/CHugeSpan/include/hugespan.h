@@ -14,12 +14,13 @@
  * DESCRIPTION
  *     A heap owns address space in pageblocks of 2 MiB, hands out spans of pages of 4 KiB, takes any range of them back,
  *     and gives free memory to the kernel as its scavenge policy decides, in the way of its release strategy. It is the
- *     layer under an allocator: no function here calls malloc, so all of them may be called inside one.
+ *     layer under an allocator: no function here calls malloc, so all of them may be called inside one; but for
+ *     hs_scavenger_start, since the C library's pthread_create does. Docs/Embedding.md walks through all of it.
  *
  *     Threads: every function may be called from any thread, but a heap may not be used while it is destroyed.
  *     Errors: functions that can fail return an hs_status; when it is not HS_OK nothing has changed and outputs are not
- *     written. The library prints nothing, with one exception: freeing what was not handed out ends the program with a line
- *     that names the address.
+ *     written. The library prints nothing, with one exception: freeing what was not handed out (twice, in part, of another
+ *     heap), or setting user data where none is kept, ends the program by a trap (SIGILL) and a line that names the address.
  *     Fork: a heap is usable in both processes after fork(); see FORK below.
  *     Growth: structures that may grow begin with their size; a program built against an older header goes on
  *     working with a newer library, and is refused (HS_INVALID) by an older one that does not know a field it sets.
@@ -181,7 +182,9 @@ typedef struct hs_options {
   bool prefer_broken, prefer_long, discount_refaults; /* HS_POLICY_SEED's ideas (all true) */
   uint64_t first_arena_bytes;          /* address space reserved first; the following arenas double (1 GiB) */
   uint64_t soft_limit_bytes;           /* above this free memory is released before the heap grows; 0 is none */
-  uint64_t hard_limit_bytes;           /* above this an allocation is HS_LIMIT; 0 is none */
+  uint64_t hard_limit_bytes;           /* above this an allocation is HS_LIMIT; 0 is none. Both count what is charged
+                                          (used, free and in memory, lazy, phantom), and memory comes in pageblocks:
+                                          below 2 MiB nothing can be had */
   hs_policy_kind policy_kind;          /* HS_POLICY_SEED */
   hs_strategy_kind strategy_kind;      /* HS_STRATEGY_SPLIT_DONTNEED */
   double rate;                         /* pages released per 1000 freed: HS_POLICY_SEED, HS_POLICY_GPERFTOOLS (100) */
@@ -280,7 +283,7 @@ hs_status hs_allocate_request(hs_heap *HS_NONNULL heap, const hs_request *HS_NON
 /* Frees any range of pages that are all handed out: a span, a part of one, neighbours together. */
 void hs_free(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages);
 
-/* Extends a span in place, or HS_NOT_FREE. */
+/* Extends a span in place, or HS_NOT_FREE: also where the hard limit is in the way. */
 hs_status hs_grow(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, size_t more_pages);
 
 /* Frees all but the first `kept_pages` (at least 1) pages of a span. HS_INVALID if that is more than it has. */
@@ -289,7 +292,11 @@ hs_status hs_shrink(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t p
 /* The span that contains an address; false if none does. */
 bool hs_span_containing(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, hs_span *HS_NONNULL span);
 
-/* The word of user data of the span that begins at `address` (hs_options.user_data). */
+/*
+ * The word of user data of the span that begins at `address` (hs_options.user_data). It belongs to the address and not to the
+ * span: 0 until it is set, and then what was set last, if need be for an earlier span. So set it for each span that
+ * is to have one, also for what remains behind a part that was freed. In a heap that keeps none it reads as 0.
+ */
 uintptr_t hs_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address);
 void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, uintptr_t value);
 
@@ -297,7 +304,9 @@ void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, 
 
 /*
  * Lets the policy decide. `now` is any clock that does not go back, `process_cpu` the CPU time of the process so
- * far, both in nanoseconds. Returns after how many nanoseconds the next tick should come at the latest.
+ * far, both in nanoseconds. Returns after how many nanoseconds the next tick should come at the latest; soon, if work was
+ * left, or another thread was at it. To HS_POLICY_RENT_OR_BUY a program whose CPU time stands still is idle, and needs
+ * no hugepages.
  */
 uint64_t hs_tick(hs_heap *HS_NONNULL heap, uint64_t now, uint64_t process_cpu);
 
@@ -367,15 +376,29 @@ void hs_fork_child(void);
 
 /* ---- Looking ----------------------------------------------------------------------------------------------------- */
 
-/* A snapshot; pages of 4 KiB. */
+/*
+ * A snapshot; pages of 4 KiB. While no release is under way
+ *     512 * blocks = used + free_resident + lazy + released + 512 * absent_blocks (pages)
+ * and what the process is charged for are used + free_resident + lazy + phantom pages.
+ */
 typedef struct hs_statistics {
   size_t size; /* set it to sizeof(hs_statistics) before the call */
+  /* Handed out. Free: in memory; given to the kernel by MADV_FREE and charged until it takes them; given back, in blocks of
+   * which others are in memory. Given back from hugepages that stayed whole, and charged. Free behind large spans. */
   uint64_t used_pages, free_resident_pages, lazy_pages, released_pages, phantom_pages, donated_pages;
+  /* Pageblocks: all that were ever taken into use; by state. Intact ones have their hugepage, as far as is known. */
   uint64_t blocks, full_blocks, partial_intact_blocks, partial_broken_blocks, free_resident_blocks, absent_blocks;
+  /* Used pages by what is below them, as last learned from the kernel (by hs_residency_pass); unknown: not asked since. */
   uint64_t used_on_huge_pages, used_on_split_pages, used_on_unknown_pages;
+  /* Counts since the heap was made, from here on. Refaulted pages had been released and were used again; whole: in wholly
+   * released blocks, one fault for each block. */
   uint64_t allocations, frees, pages_released, pages_refaulted, pages_refaulted_whole, lazy_pages_reused;
+  /* Hugepages broken by a release, phantom given back, emptied broken blocks dropped to come back huge; calls that
+   * released, ranges in them, ranges that the kernel refused. */
   uint64_t splits, cures, rebuilt_blocks, release_calls, release_ranges, release_failures;
   uint64_t release_nanoseconds, longest_release_nanoseconds, ticks;
+  /* Releases whose effect was read back, and those that had none; broken blocks that residency passes found huge, huge ones
+   * found broken; bytes of the heap's tables (address space: they are in memory as far as they are used). */
   uint64_t effects_checked, effects_missing, reinflated_blocks, lost_blocks, residency_passes, metadata_bytes;
   uint64_t collapses; /* blocks that HS_POLICY_RENT_OR_BUY made huge again */
 } hs_statistics;
@@ -383,9 +406,9 @@ typedef struct hs_statistics {
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */
 hs_status hs_heap_statistics(hs_heap *HS_NONNULL heap, hs_statistics *HS_NONNULL statistics);
 
-/* What the kernel really has under the heap. */
+/* What the kernel really has under the heap. used_pages_on_huge / used_pages is the coverage. */
 typedef struct hs_residency {
-  size_t size;
+  size_t size; /* set it to sizeof(hs_residency) before the call */
   uint64_t blocks, huge_blocks, split_blocks, absent_blocks, reinflated_blocks, lost_blocks;
   uint64_t resident_bytes, huge_bytes, used_pages_on_huge, used_pages;
 } hs_residency;

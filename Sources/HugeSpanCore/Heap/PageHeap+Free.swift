@@ -20,9 +20,7 @@ extension PageHeapCore {
   private func free(locked span: PageSpan) {
     guard let block = state.pointee.block(at: span.address), span.address & 4095 == 0,
       UInt(bitPattern: span.pageCount &- 1) < 1 << 40
-    else {
-      fail("free of memory that is not of this heap at", address: span.address)
-    }
+    else { failFree(span) }
     let first = Int(bitPattern: (span.address &>> UInt(pageShift)) & UInt(pagesPerBlock &- 1))
     if span.pageCount == pagesPerBlock && first == 0 && block.pointee.kind == .occupied
       && Int(block.pointee.used) == pagesPerBlock && block.pointee.spans == 1 && block.starts[0]
@@ -82,6 +80,14 @@ extension PageHeapCore {
     {
       failFree(block, run)
     }
+  }
+
+  @inline(never)
+  private func failFree(_ span: PageSpan) -> Never {
+    if state.pointee.block(at: span.address) == nil {
+      fail("free of memory that is not of this heap at", address: span.address)
+    }
+    fail("free of something else than whole pages at", address: span.address)
   }
 
   @inline(never)
