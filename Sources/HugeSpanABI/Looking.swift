@@ -9,7 +9,7 @@ import CHugeSpan
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 /// Copies as much of `value` as the caller's structure holds; its size field stays the caller's.
-private func fill<Value>(_ target: UnsafeMutablePointer<Value>, size: Int, from value: Value) -> hs_status {
+func fill<Value>(_ target: UnsafeMutablePointer<Value>, size: Int, from value: Value) -> hs_status {
   guard size >= 2 * MemoryLayout<Int>.size, size <= 4096 else { return HS_INVALID }
   withUnsafeBytes(of: value) { bytes in
     let field = MemoryLayout<Int>.size

@@ -20,17 +20,8 @@ nonisolated(unsafe) var adapterHeap: UnsafeMutablePointer<LinuxHeap>! = nil
 
 private let pageBytes = 1 << pageShift
 
-extension PageHeapCore {
-  /// Whether an address lies in an arena of this heap.
-  func owns(_ address: UnsafeRawPointer) -> Bool {
-    lock.lock()
-    defer { lock.unlock() }
-    return state.pointee.arenaIndex(of: UInt(bitPattern: address)) >= 0
-  }
-}
-
 @inline(__always)
-private func isOurs(_ address: UnsafeRawPointer) -> Bool { adapterHeap.pointee.core.owns(address) }
+private func isOurs(_ address: UnsafeRawPointer) -> Bool { adapterHeap.pointee.core.owns(UInt(bitPattern: address)) }
 
 @inline(__always)
 private func isRange(_ address: UnsafeRawPointer?, _ size: Int) -> Bool {

@@ -374,6 +374,57 @@ void hs_fork_parent(void);
 /* After it in the child. */
 void hs_fork_child(void);
 
+/* ---- Arenas of a runtime ----------------------------------------------------------------------------------------
+ *
+ * ARENAS
+ *     Runtimes with an allocator of their own (CPython and others) take its memory in arenas of some hundred kilobytes or
+ *     more, by two functions with a context, which a program may replace at run time. hs_arena_source makes such functions for a heap. They
+ *     are plain C functions that may be called by any thread, inside an allocator, before main, after a fork (see
+ *     FORK), and while the program ends: a heap whose functions are installed somewhere must not be destroyed.
+ *
+ *     What the runtime had allocated before comes to the new functions when it is freed. That is told by its address and
+ *     given to the functions that were there.
+ *
+ *     For CPython, in C (a PyObjectArenaAllocator has the layout of hs_arena_functions):
+ *         PyObjectArenaAllocator previous, ours;
+ *         PyObject_GetArenaAllocator(&previous);
+ *         if (hs_arena_source(heap, (hs_arena_functions *)&previous, (hs_arena_functions *)&ours) == HS_OK)
+ *           PyObject_SetArenaAllocator(&ours);
+ */
+
+/* A pair of functions, and what they want to be called with. */
+typedef struct hs_arena_functions {
+  void *HS_NULLABLE context;
+  void *HS_NULLABLE (*HS_NULLABLE allocate)(void *HS_NULLABLE context, size_t bytes);
+  void (*HS_NULLABLE free)(void *HS_NULLABLE context, void *HS_NULLABLE address, size_t bytes);
+} hs_arena_functions;
+
+/*
+ * Fills in functions that take arenas from `heap`. `previous` are the functions that were installed before, which is copied; NULL
+ * if there are none, and then a foreign address ends the program. Once for a heap: HS_INVALID the second time, and if
+ * `previous` are already a heap's functions.
+ */
+hs_status hs_arena_source(hs_heap *HS_NONNULL heap, const hs_arena_functions *HS_NULLABLE previous,
+                          hs_arena_functions *HS_NONNULL functions);
+
+/* The functions themselves; `context` is the heap. An arena is aligned to the largest power of two that divides its
+ * size, at least to a page and at most to a pageblock; its contents are unspecified. NULL when there is no memory (or a limit
+ * was reached), and for no bytes. It is freed as a whole, with the size it was allocated with. */
+void *HS_NULLABLE hs_arena_allocate(void *HS_NULLABLE context, size_t bytes);
+void hs_arena_free(void *HS_NULLABLE context, void *HS_NULLABLE address, size_t bytes);
+
+/* What these functions were asked. */
+typedef struct hs_arena_statistics {
+  size_t size; /* set it to sizeof(hs_arena_statistics) before the call */
+  uint64_t allocations, frees;        /* arenas of the heap */
+  uint64_t used_bytes, peak_used_bytes;
+  uint64_t refused_allocations;       /* NULL was returned */
+  uint64_t foreign_frees;             /* given to the previous functions */
+} hs_arena_statistics;
+
+/* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. */
+hs_status hs_arena_counts(hs_heap *HS_NONNULL heap, hs_arena_statistics *HS_NONNULL statistics);
+
 /* ---- Looking ----------------------------------------------------------------------------------------------------- */
 
 /*

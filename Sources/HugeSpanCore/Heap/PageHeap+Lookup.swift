@@ -1,6 +1,15 @@
 // From an address to its span, and the word of user data that a span carries.
 
 extension PageHeapCore {
+  /// Whether `address` lies in an arena of this heap, handed out or not.
+  ///
+  /// - Complexity: O(arenas), of which there are few since they double.
+  package func owns(_ address: UInt) -> Bool {
+    lock.lock()
+    defer { lock.unlock() }
+    return state.pointee.arenaIndex(of: address) >= 0
+  }
+
   /// The span that contains `address`, or nil if no handed-out page does.
   ///
   /// - Complexity: O(blocks of the span).

@@ -50,6 +50,10 @@ package struct LinuxHeap: ~Copyable {
     kernel.unmapMetadata(UnsafeMutableRawPointer(heap), byteCount: bytes)
   }
 
+  /// `HeapControl.interfaceByteCount` bytes, zero at first and aligned to 8, for the interface that stands on this heap. They
+  /// go with the heap.
+  package var interfaceMemory: UnsafeMutableRawPointer { control.interfaceMemory }
+
   /// Notes an error of the kernel's, for an interface that has no room for it in its answer.
   package borrowing func note(_ error: KernelError) { hs_shim_word_store(control.error, UInt32(error.code)) }
 
@@ -106,7 +110,7 @@ package struct LinuxHeap: ~Copyable {
 }
 
 /// The words of a heap that change outside of its lock, at fixed places behind it.
-struct HeapControl {
+package struct HeapControl {
   /// The scavenger's phase.
   let phase: UnsafeMutablePointer<UInt32>
   /// The errno of the last error of the kernel's that was told to the embedder.
@@ -120,8 +124,12 @@ struct HeapControl {
   /// Neighbours in the list of live heaps, guarded by the list's lock.
   let next: UnsafeMutablePointer<UnsafeMutablePointer<LinuxHeap>?>
   let previous: UnsafeMutablePointer<UnsafeMutablePointer<LinuxHeap>?>
+  /// What the interface on top keeps with the heap.
+  let interfaceMemory: UnsafeMutableRawPointer
 
-  static var byteCount: Int { 48 }
+  /// Bytes for the interface on top.
+  package static var interfaceByteCount: Int { 128 }
+  static var byteCount: Int { 48 + interfaceByteCount }
 
   // Phases: no thread; one that runs; one that was told to stop; one that starts or is waited for; and after a fork, none
   // here but one in the parent.
@@ -141,6 +149,7 @@ struct HeapControl {
     nextTick = (memory + 24).assumingMemoryBound(to: UInt64.self)
     next = (memory + 32).assumingMemoryBound(to: UnsafeMutablePointer<LinuxHeap>?.self)
     previous = (memory + 40).assumingMemoryBound(to: UnsafeMutablePointer<LinuxHeap>?.self)
+    interfaceMemory = memory + 48
   }
 }
 
