@@ -10,18 +10,26 @@ let runCommand = Command(
   "run",
   abstract: "Run a program on the heap",
   discussion: """
-    Runs PROGRAM with the system's jemalloc as its malloc and the heap under jemalloc, without changing or recompiling \
-    anything, and says at the end, on standard error, what the heap saw. Processes that the program starts run on heaps \
-    of their own.
+    Runs PROGRAM without changing or recompiling anything, and says at the end, on standard error, what the heap saw. \
+    Processes that the program starts run on heaps of their own.
 
-    The program must be dynamically linked against glibc and not be set-user-id, and libjemalloc.so.2 must be installed. \
+    With --frontend jemalloc the system's jemalloc is the program's malloc, and the heap is under jemalloc. The program \
+    must be dynamically linked against glibc and not be set-user-id, and libjemalloc.so.2 must be installed. With \
+    --frontend python PROGRAM is a Python interpreter (CPython 3.8 or later) with a script, -m MODULE or -c CODE, or a \
+    script that names one in its first line, and its arenas, the memory of objects of at most 512 bytes, are on the heap; \
+    so are those of its multiprocessing children, but not of other interpreters that it starts.
+
     Settings that the environment variable HUGESPAN_CONF holds are used too; options given here come after them. \
     MALLOC_CONF is the program's own: what it says comes after what the heap needs. Signals sent to this command are \
     passed on, and its exit status is the program's (128 and the signal's number if a signal ended it).
     """,
   options: [
     Option(
-      "frontend", .choice([Choice("jemalloc", "malloc and its family, by the system's libjemalloc.so.2")]),
+      "frontend",
+      .choice([
+        Choice("jemalloc", "malloc and its family, by the system's libjemalloc.so.2"),
+        Choice("python", "CPython's arenas"),
+      ]),
       help: "What stands between the program and the heap", defaultText: "jemalloc"),
     policyOption(help: "What to release, and when", defaultText: "seed", isRepeatable: false),
     strategyOption(help: "How to release", defaultText: "split-dontneed", isRepeatable: false),
@@ -48,24 +56,27 @@ let runCommand = Command(
       "hugespan run -- redis-server --port 7777 --disable-thp no",
       "A server on the heap (it refuses hugepages, unless told)"),
     Example(
-      "hugespan run --policy immediate --strategy dontneed-whole --json run.json -- python3 script.py",
+      "hugespan run --policy immediate --strategy dontneed-whole --json run.json -- sqlite3 test.db .dump",
       "Another policy, figures to a file"),
+    Example("hugespan run --frontend python -- python3 script.py", "A Python program, its small objects on the heap"),
   ],
   endsOptionsAtFirstOperand: true,
   run: { invocation in
     guard let name = invocation.operands.first else { throw invocation.usageError("no program to run is named") }
-    let request = HeapRunRequest(command: invocation.operands, configuration: try settings(invocation))
+    let frontEnd = invocation.text("frontend").flatMap(HeapFrontEnd.init(rawValue:)) ?? .jemalloc
+    let request = HeapRunRequest(
+      frontEnd: frontEnd, command: invocation.operands, configuration: try settings(invocation))
     let result: HeapRunResult
     do { result = try runOnHeap(request) { printError("hugespan: \($0)") } } catch let error as ProgramError {
       throw CommandFailure(error.description, status: ExitCode(error.kind.rawValue))
     }
     if !invocation.has("quiet") {
       let conf = request.configuration.isEmpty ? "default settings" : request.configuration
-      printError(String(result.table(title: "hugespan: \(name) on jemalloc over the heap, \(conf)").dropLast()))
+      printError(String(result.table(title: "hugespan: \(frontEnd.title(of: name)), \(conf)").dropLast()))
     }
     for warning in result.warnings { printError("hugespan: warning: \(warning)") }
     if let target = invocation.text("json") {
-      try writeText(result.json(command: request.command, frontEnd: "jemalloc"), to: target)
+      try writeText(result.json(command: request.command, frontEnd: frontEnd.rawValue), to: target)
     }
     return switch result.ending {
     case .exited(let status): ExitCode(status)

@@ -20,13 +20,19 @@ package struct HeapReport: Decodable, Sendable {
     package var merges: Int
   }
 
+  package struct Python: Decodable, Sendable {
+    package var version: String
+    package var arenasAllocated: Int
+    package var arenasFreed: Int
+    package var foreignArenasFreed: Int
+  }
+
   package struct Heap: Decodable, Sendable {
     package var usedBytes: Int
     package var peakUsedBytes: Int
     package var freeResidentBytes: Int
     package var lazyBytes: Int
     package var phantomBytes: Int
-    package var reservedBytes: Int
     package var metadataBytes: Int
     package var allocations: Int
     package var frees: Int
@@ -51,8 +57,11 @@ package struct HeapReport: Decodable, Sendable {
   package var process: Int
   package var seconds: Double
   package var cpuSeconds: Double
-  package var jemalloc: Jemalloc
-  package var hooks: Hooks
+  /// Of the front end for jemalloc only.
+  package var jemalloc: Jemalloc?
+  package var hooks: Hooks?
+  /// Of the front end for CPython only.
+  package var python: Python?
   package var heap: Heap
   /// Nil where the kernel does not tell.
   package var residency: Residency?
@@ -102,11 +111,19 @@ package struct HeapRunResult: Sendable {
       }
     }
     var result: [String] = []
-    if report.hooks.splits + report.heap.frees == 0 && report.heap.peakUsedBytes < 1 << 20 && peakBytes > 64 << 20 {
-      result.append("the program hardly used jemalloc; it may bring an allocator of its own")
+    // Nothing but what the runtime did before main.
+    let isHardlyUsed =
+      (report.hooks?.splits ?? 0) + report.heap.frees == 0 && report.heap.peakUsedBytes < 1 << 20
+      || report.python != nil && report.heap.peakUsedBytes < peakBytes / 10
+    if isHardlyUsed && peakBytes > 64 << 20 {
+      result.append(
+        report.python == nil
+          ? "the program hardly used jemalloc; it may bring an allocator of its own"
+          : "most of the program's memory is not in arenas (objects of more than 512 bytes, and what libraries allocate); "
+            + "'--frontend jemalloc' puts that on the heap")
     }
-    if report.jemalloc.retain || report.jemalloc.dirtyDecayMilliseconds != 0
-      || report.jemalloc.muzzyDecayMilliseconds != 0
+    if let jemalloc = report.jemalloc,
+      jemalloc.retain || jemalloc.dirtyDecayMilliseconds != 0 || jemalloc.muzzyDecayMilliseconds != 0
     {
       result.append("jemalloc kept freed memory for itself (MALLOC_CONF), so the heap saw little of it")
     }
@@ -135,8 +152,15 @@ package struct HeapRunResult: Sendable {
         ("refaulted", bytesText(report.heap.pagesRefaulted << 12)), ("hugepages split", "\(report.heap.splits)"),
         ("release calls", "\(report.heap.releaseCalls)"),
         ("longest release", decimal(report.heap.longestReleaseSeconds * 1000, 2) + " ms"),
-        ("spans allocated", "\(report.heap.allocations)"), ("grown in place", "\(report.hooks.growths)"),
-        ("not grown in place", "\(report.hooks.refusedGrowths)"),
+        ("spans allocated", "\(report.heap.allocations)"),
+      ]
+    }
+    if let hooks = report?.hooks {
+      rows += [("grown in place", "\(hooks.growths)"), ("not grown in place", "\(hooks.refusedGrowths)")]
+    }
+    if let python = report?.python {
+      rows += [
+        ("arenas freed", "\(python.arenasFreed)"), ("arenas from before, freed", "\(python.foreignArenasFreed)"),
       ]
     }
     rows += [

@@ -1,20 +1,39 @@
-// `hugespan run`: an unchanged program on the heap, under stock jemalloc.
+// `hugespan run`: an unchanged program on the heap, under stock jemalloc or under CPython's own allocator.
 //
-// Two libraries are preloaded: the front end, which has the heap in it, and the system's jemalloc behind it. Every
+// For jemalloc two libraries are preloaded: the front end, which has the heap in it, and the system's jemalloc behind it. For
+// CPython a package of ours is put before the program (PythonCommand.swift). Every
 // process that the program starts gets both, and each reports to a file of its own, so that nobody writes over another's
 // figures; those of the program itself are told by its process number.
 
 import Foundation
 import Glibc
 
+/// What stands between a program and the heap.
+package enum HeapFrontEnd: String, Sendable {
+  /// malloc and its family.
+  case jemalloc
+  /// CPython's arenas.
+  case python
+
+  /// As in a title: what of `program` is on the heap.
+  package func title(of program: String) -> String {
+    switch self {
+    case .jemalloc: "\(program) on jemalloc over the heap"
+    case .python: "\(program) with its arenas on the heap"
+    }
+  }
+}
+
 /// What to run, and how.
 package struct HeapRunRequest: Sendable {
+  package var frontEnd: HeapFrontEnd
   /// The program as it was named, then its arguments.
   package var command: [String]
   /// Settings for HUGESPAN_CONF, without statistics.
   package var configuration: String
 
-  package init(command: [String], configuration: String) {
+  package init(frontEnd: HeapFrontEnd = .jemalloc, command: [String], configuration: String) {
+    self.frontEnd = frontEnd
     self.command = command
     self.configuration = configuration
   }
@@ -60,24 +79,44 @@ let jemallocSettings = "retain:false,dirty_decay_ms:0,muzzy_decay_ms:0"
 package func runOnHeap(
   _ request: HeapRunRequest, say: (String) -> Void
 ) throws(ProgramError) -> HeapRunResult {
-  let program = try PreloadableProgram(
-    named: request.command[0], searchPath: getenv("PATH").map { String(cString: $0) }, verb: "run")
-  let jemalloc = try PreloadName(for: try JemallocLibrary.locate())
-  let frontEnd = try PreloadName(for: try PreloadedLibrary.jemalloc.locate(say: say))
   let reports = try ReportDirectory()
   var environment = Environment()
-  environment["LD_PRELOAD"] = [frontEnd.path, jemalloc.path, environment["LD_PRELOAD"] ?? ""]
-    .filter { !$0.isEmpty }.joined(separator: ":")
-  // Of a setting that comes twice jemalloc takes the last: the user's.
-  environment["MALLOC_CONF"] = [jemallocSettings, environment["MALLOC_CONF"] ?? ""]
-    .filter { !$0.isEmpty }.joined(separator: ",")
+  // Kept until the program has ended.
+  let preload: [PreloadName]
+  let program: PreloadableProgram
+  let arguments: [String]
+  switch request.frontEnd {
+  case .jemalloc:
+    arguments = request.command
+    program = try PreloadableProgram(
+      named: arguments[0], searchPath: getenv("PATH").map { String(cString: $0) }, verb: "run")
+    let jemalloc = try PreloadName(for: try JemallocLibrary.locate())
+    preload = [try PreloadName(for: try PreloadedLibrary.jemalloc.locate(say: say)), jemalloc]
+    environment["LD_PRELOAD"] = (preload.map(\.path) + [environment["LD_PRELOAD"] ?? ""])
+      .filter { !$0.isEmpty }.joined(separator: ":")
+    // Of a setting that comes twice jemalloc takes the last: the user's.
+    environment["MALLOC_CONF"] = [jemallocSettings, environment["MALLOC_CONF"] ?? ""]
+      .filter { !$0.isEmpty }.joined(separator: ",")
+  case .python:
+    preload = []
+    let command = try PythonCommand(
+      request.command, directory: try PreloadedLibrary.pythonPackage(),
+      searchPath: getenv("PATH").map { String(cString: $0) })
+    program = command.program
+    arguments = command.arguments
+    if environment["HUGESPAN_LIBRARY"] == nil {
+      environment["HUGESPAN_LIBRARY"] = try PreloadedLibrary.heap.locate(say: say)
+    }
+  }
   environment["HUGESPAN_CONF"] = [request.configuration, "statistics:\(reports.path)/%p.json"]
     .filter { !$0.isEmpty }.joined(separator: ",")
 
   var watch = MemoryWatch()
   let start = nanoseconds(CLOCK_MONOTONIC)
-  let process = ProgramProcess(program: program, arguments: request.command, environment: environment.entries)
-  let (identifier, ending, usage) = try process.run(every: MemoryWatch.period) { watch.look(at: $0) }
+  let process = ProgramProcess(program: program, arguments: arguments, environment: environment.entries)
+  let (identifier, ending, usage) = try withExtendedLifetime(preload) { () throws(ProgramError) in
+    try process.run(every: MemoryWatch.period) { watch.look(at: $0) }
+  }
   func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
   let text = reports.text(of: identifier)
   return HeapRunResult(

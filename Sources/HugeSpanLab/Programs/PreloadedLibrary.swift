@@ -12,8 +12,21 @@ package struct PreloadedLibrary: Sendable {
 
   /// Logs the program's allocations.
   package static let recorder = PreloadedLibrary(product: "hugespan-recorder", title: "the recorder")
+  private init(product: String, title: String, installedName: String? = nil) {
+    self.product = product
+    self.title = title
+    self.installedName = installedName
+  }
+
   /// Puts the heap under jemalloc.
   package static let jemalloc = PreloadedLibrary(product: "hugespan-jemalloc", title: "the front end for jemalloc")
+
+  /// The C library: preloaded into nothing, but found and built in the same way.
+  package static let heap = PreloadedLibrary(
+    product: "hugespan-shared", title: "the C library", installedName: "libhugespan.so.0")
+
+  /// The file's name in a prefix, where it is another.
+  private var installedName: String?
 
   private var fileName: String { "lib\(product).so" }
 
@@ -27,7 +40,11 @@ package struct PreloadedLibrary: Sendable {
     places.append("\(executable)/../lib")
     let root = Self.packageRoot(near: executable)
     if let root { places.append("\(root)/.build/release") }
-    for place in places where access("\(place)/\(fileName)", R_OK) == 0 { return Self.absolute("\(place)/\(fileName)") }
+    for place in places {
+      for name in [fileName, installedName ?? fileName] where access("\(place)/\(name)", R_OK) == 0 {
+        return Self.absolute("\(place)/\(name)")
+      }
+    }
     guard let root else {
       throw ProgramError(
         .unavailable,
@@ -40,6 +57,16 @@ package struct PreloadedLibrary: Sendable {
       throw ProgramError(.unavailable, "\(title) could not be built (swift build ended with status \(status))")
     }
     return Self.absolute(built)
+  }
+
+  /// The directory of the Python package that is the front end for CPython.
+  package static func pythonPackage() throws(ProgramError) -> String {
+    let executable = parent(of: executablePath())
+    var places = ["\(executable)/../share/hugespan/python/hugespan"]
+    if let root = packageRoot(near: executable) { places.append("\(root)/Sources/HugeSpanPython/hugespan") }
+    for place in places where access("\(place)/__main__.py", R_OK) == 0 { return absolute(place) }
+    throw ProgramError(
+      .unavailable, "the Python package is not here (looked for: \(places.joined(separator: ", ")))")
   }
 
   /// The directory of the program or library that this code is in: a test bundle is a library.

@@ -19,6 +19,11 @@ package struct PreloadableProgram: Equatable, Sendable {
     try Self.check(path, verb, depth: 0)
   }
 
+  /// Finds `name` as a shell would, for a front end that preloads nothing.
+  package init(found name: String, searchPath: String?) throws(ProgramError) {
+    path = try Self.find(name, in: searchPath ?? "/usr/local/bin:/usr/bin:/bin")
+  }
+
   private static func find(_ name: String, in searchPath: String) throws(ProgramError) -> String {
     if name.contains("/") {
       if access(name, F_OK) != 0 { throw ProgramError(.missing, "\(name): no such program") }

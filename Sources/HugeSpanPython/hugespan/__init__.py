@@ -80,14 +80,13 @@ def install(conf=None, **settings):
 
     Raises SettingsError for a setting that is not understood, HugeSpanError if there can be no heap here.
     """
-    global _heap
     texts = [("HUGESPAN_CONF", os.environ.get("HUGESPAN_CONF", ""))]
     texts += [("install", conf or "")]
     texts += [("install", _setting(key, value)) for key, value in settings.items()]
     _install(texts)
 
 
-def _install(texts):
+def _install(texts, reports_itself=True):
     global _heap
     if _heap is not None:
         return
@@ -102,7 +101,7 @@ def _install(texts):
     _heap.start_scavenger()
     _handle_forks(_heap)
     if statistics_path is not None:
-        _report.write_at_exit(_heap, statistics_path)
+        _report.write_at_exit(_heap, statistics_path, reports_itself)
 
 
 def _handle_forks(heap):

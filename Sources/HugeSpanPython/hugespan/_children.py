@@ -9,6 +9,8 @@ import os
 import sys
 
 _NAME = "multiprocessing.util"
+_WORKER = "from multiprocessing.spawn "
+_SERVER = "from multiprocessing.forkserver "
 
 
 def bring_along():
@@ -19,13 +21,18 @@ def bring_along():
         sys.meta_path.insert(0, _Finder())
 
 
+def is_server(program):
+    """A server that forks children, runs nothing of the program itself, and may end after it."""
+    return program.kind == "c" and program.text.startswith(_SERVER)
+
+
 def with_heap(arguments):
     """The command line of a child, with us in it where it is one that runs the program's code."""
     if "-c" not in arguments[:-1]:
         return arguments
     place = arguments.index("-c")
     code = os.fsdecode(arguments[place + 1])
-    if not code.startswith(("from multiprocessing.spawn ", "from multiprocessing.forkserver ")):
+    if not code.startswith((_WORKER, _SERVER)):
         return arguments
     return [*arguments[:place], os.path.dirname(os.path.abspath(__file__)), *arguments[place:]]
 

@@ -96,8 +96,8 @@ def main(as_directory):
     texts += [("--json", "statistics:" + path.replace("%", "%%")) for path in options["--json"]]
     try:
         if any("," in path for path in options["--json"]):
-            raise hugespan.SettingsError("--json: a comma in the file's name cannot be")
-        hugespan._install(texts)
+            raise hugespan.SettingsError("--json: settings are separated by commas, so FILE may not have one")
+        hugespan._install(texts, reports_itself=not _children.is_server(program))
     except hugespan.HugeSpanError as error:
         sys.stderr.write("hugespan: %s\n" % error)
         raise SystemExit(error.status) from None

@@ -119,15 +119,19 @@ def _say(text):
         pass  # There is no standard error any more.
 
 
-def write_at_exit(heap, pattern):
+def write_at_exit(heap, pattern, reports_itself):
+    """Has a file written by this process, unless only its children are worth one, and by these."""
     report = _Report(heap)
-    atexit.register(report.write, pattern)
+    if reports_itself:
+        atexit.register(report.write, pattern)
 
     def in_child():
         # A child of multiprocessing ends by os._exit, but calls finalizers that are made after its own beginning.
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
-            util.register_after_fork(report, lambda report: util.Finalize(None, report.write, (pattern,), exitpriority=-1000))
+            util.register_after_fork(
+                report, lambda report: util.Finalize(None, report.write, (pattern,), exitpriority=-1000)
+            )
 
     os.register_at_fork(after_in_child=in_child)
 

@@ -10,8 +10,8 @@ import PackagePlugin
 @main
 struct BuildCLibrary: CommandPlugin {
   static let help = """
-    Builds libhugespan.so and libhugespan.a, with header, pkg-config file and CMake package, and
-    libhugespan-jemalloc.so, which is preloaded to run programs on the heap.
+    Builds libhugespan.so and libhugespan.a, with header, pkg-config file and CMake package, and what runs programs
+    on the heap: libhugespan-jemalloc.so, which is preloaded, and the Python package (share/hugespan/python).
 
     Usage: swift package --allow-writing-to-package-directory build-c-library [--output DIR]
 
@@ -44,9 +44,10 @@ struct BuildCLibrary: CommandPlugin {
     try install(
       root: root, output: output, shared: sharedLibrary, archive: rawArchive, work: context.pluginWorkDirectoryURL)
     try replace(output.appending(path: "lib/libhugespan-jemalloc.so"), with: frontEndLibrary)
+    try installPythonPackage(root: root, output: output)
     print(
-      "libhugespan.so, libhugespan.a, hugespan.h, hugespan.pc, a CMake package and libhugespan-jemalloc.so are under "
-        + output.path)
+      "libhugespan.so, libhugespan.a, hugespan.h, hugespan.pc, a CMake package, libhugespan-jemalloc.so and the Python "
+        + "package are under " + output.path)
   }
 
   private func build(_ product: String, linkerFlags: [String]) throws -> [PackageManager.BuildResult.BuiltArtifact] {
@@ -86,6 +87,19 @@ struct BuildCLibrary: CommandPlugin {
       .write(to: library.appending(path: "cmake/HugeSpan/HugeSpanConfig.cmake"), atomically: true, encoding: .utf8)
     try Self.cmakeVersion(version).write(
       to: library.appending(path: "cmake/HugeSpan/HugeSpanConfigVersion.cmake"), atomically: true, encoding: .utf8)
+  }
+
+  /// Its sources only: what an interpreter left beside them is of that interpreter.
+  private func installPythonPackage(root: URL, output: URL) throws {
+    let files = FileManager.default
+    let package = output.appending(path: "share/hugespan/python/hugespan")
+    try? files.removeItem(at: package)
+    try files.createDirectory(at: package, withIntermediateDirectories: true)
+    let sources = root.appending(path: "Sources/HugeSpanPython/hugespan")
+    for source in try files.contentsOfDirectory(at: sources, includingPropertiesForKeys: nil)
+    where source.pathExtension == "py" {
+      try files.copyItem(at: source, to: package.appending(path: source.lastPathComponent))
+    }
   }
 
   private func replace(_ target: URL, with source: URL) throws {
