@@ -180,6 +180,32 @@ static void statistics_add_up(void) {
   hs_heap_destroy(heap);
 }
 
+static void free_elsewhere(void *context, void *address, size_t bytes) {
+  CHECK(bytes == 1u << 20);
+  free(address);
+  ++*(int *)context;
+}
+
+/* As a runtime uses them: its table of functions is replaced while it has arenas from before. */
+static void arenas(void) {
+  int freed_elsewhere = 0;
+  hs_arena_functions table = {&freed_elsewhere, NULL, free_elsewhere};
+  void *before = malloc(1u << 20);
+  hs_heap *heap;
+  CHECK(hs_heap_create(NULL, &heap) == HS_OK);
+  CHECK(hs_arena_source(heap, &table, &table) == HS_OK && table.context == heap);
+  char *arena = (char *)table.allocate(table.context, 1u << 20);
+  CHECK(arena && (uintptr_t)arena % (1u << 20) == 0);
+  memset(arena, 1, 1u << 20);
+  table.free(table.context, before, 1u << 20);
+  table.free(table.context, arena, 1u << 20);
+  hs_arena_statistics counts;
+  counts.size = sizeof counts;
+  CHECK(hs_arena_counts(heap, &counts) == HS_OK && counts.frees == 1 && counts.foreign_frees == 1);
+  CHECK(freed_elsewhere == 1 && counts.used_bytes == 0 && counts.peak_used_bytes == 1u << 20);
+  hs_heap_destroy(heap);
+}
+
 int main(void) {
   CHECK(HS_VERSION_CHECK() && !hs_version_matches(9, 0));
   CHECK(strcmp(hs_status_name(HS_LIMIT), "HS_LIMIT") == 0);
@@ -226,6 +252,10 @@ int main(void) {
   own_policy_and_strategy();
   limits_count_pageblocks();
   statistics_add_up();
+  hs_heap_destroy(heap);
+}
+
+  arenas();
 
   CHECK(hs_fork_register() && hs_fork_register());
   fork_and_use(false);

@@ -33,6 +33,8 @@ package struct HeapReport: Decodable, Sendable {
     package var freeResidentBytes: Int
     package var lazyBytes: Int
     package var phantomBytes: Int
+    /// Address space, used or not; the front end for CPython does not tell.
+    package var reservedBytes: Int?
     package var metadataBytes: Int
     package var allocations: Int
     package var frees: Int

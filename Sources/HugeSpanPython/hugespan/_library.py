@@ -77,12 +77,14 @@ ArenaStatistics = _counters(
 def _places():
     """Where the library may be: beside this file, in the prefix that this file is installed in, in a build."""
     here = os.path.dirname(os.path.realpath(__file__))
-    prefix = os.path.normpath(os.path.join(here, "..", "..", ".."))
     yield os.path.join(here, "libhugespan.so")
-    yield os.path.join(prefix, "lib", "libhugespan.so.0")
-    yield os.path.join(prefix, ".build", "c-library", "lib", "libhugespan.so.0")
-    yield os.path.join(prefix, ".build", "release", "libhugespan-shared.so")
-    yield os.path.join(prefix, ".build", "debug", "libhugespan-shared.so")
+    # PREFIX/share/hugespan/python/hugespan
+    yield os.path.normpath(os.path.join(here, "../../../../lib/libhugespan.so.0"))
+    # Sources/HugeSpanPython/hugespan
+    build = os.path.normpath(os.path.join(here, "../../../.build"))
+    yield os.path.join(build, "c-library/lib/libhugespan.so.0")
+    yield os.path.join(build, "release/libhugespan-shared.so")
+    yield os.path.join(build, "debug/libhugespan-shared.so")
 
 
 def _load():
