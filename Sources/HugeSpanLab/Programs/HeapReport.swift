@@ -24,6 +24,7 @@ package struct HeapReport: Decodable, Sendable {
     package var version: String
     package var arenasAllocated: Int
     package var arenasFreed: Int
+    package var arenasRefused: Int
     package var foreignArenasFreed: Int
   }
 
