@@ -88,6 +88,7 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   defaults.memory_price = 400
   defaults.rebuild = true
   defaults.steering = true
+  defaults.costs = hs_costs(CostModel())
   withUnsafeBytes(of: &defaults) { bytes in
     // A caller with a shorter structure gets what it knows of.
     UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))

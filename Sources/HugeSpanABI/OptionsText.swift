@@ -15,7 +15,7 @@ import CHugeSpan
 /// Every key there is, in the order of messages.
 enum OptionKey: UInt8 {
   case policy, rate, preferBroken, preferLong, discountRefaults
-  case memoryPrice, rebuild, steering
+  case memoryPrice, rebuild, steering, costs
   case strategy, secondStage, softLimit, hardLimit, hugePages, firstArena
   case scavenger, statistics
 
@@ -29,6 +29,7 @@ enum OptionKey: UInt8 {
     case .memoryPrice: "memory-price"
     case .rebuild: "rebuild"
     case .steering: "steering"
+    case .costs: "costs"
     case .strategy: "strategy"
     case .secondStage: "second-stage"
     case .softLimit: "soft-limit"
@@ -46,6 +47,12 @@ enum OptionKey: UInt8 {
     case .policy: "one of never, immediate, gperftools, seed, rent-or-buy"
     case .rate: "a number from 0 to 1000000"
     case .memoryPrice: "a number from 0 to 1000000000 (CPU-seconds per GiB-hour)"
+    case .costs:
+      """
+      a list such as split=170/blockFault=200 of microseconds (coldAfter: seconds, taxShare: 0 to 1), of releaseCall, \
+      releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, collapse, cure, \
+      taxShare
+      """
     case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .hugePages, .scavenger: "on or off"
     case .strategy:
       "one of keep, dontneed, free, free-then-dontneed, split-dontneed (all but keep also with -whole appended)"
@@ -176,6 +183,7 @@ private struct OptionsReader {
       return true
     case .rebuild: return setSwitch(&options.rebuild, value)
     case .steering: return setSwitch(&options.steering, value)
+    case .costs: return setCosts(value)
     case .hugePages: return setSwitch(&options.advise_huge_pages, value)
     case .strategy: return setStrategy(value)
     case .secondStage: return setNumber(&options.second_stage_nanoseconds, timeValue(value))
@@ -233,6 +241,33 @@ private struct OptionsReader {
     }
     options.whole_blocks_only = isWhole
     return true
+  }
+
+  /// Prices by name; those that are not named stay.
+  private mutating func setCosts(_ value: Word) -> Bool {
+    var costs = costModel(options.costs)
+    var start = 0
+    while start < value.count {
+      var end = start
+      while end < value.count && value[end] != UInt8(ascii: "/") { end += 1 }
+      let part = Word(rebasing: value[start..<end])
+      guard let equals = part.firstIndex(of: UInt8(ascii: "=")),
+        let price = price(named: Word(rebasing: part[..<equals])),
+        let number = numberValue(Word(rebasing: part[(equals + 1)...])), price.allows(number)
+      else { return false }
+      costs[price] = number
+      if end == value.count - 1 { return false }
+      start = end + 1
+    }
+    options.costs = hs_costs(costs)
+    return !value.isEmpty
+  }
+
+  private func price(named word: Word) -> CostModel.Price? {
+    for number in 0..<CostModel.Price.count {
+      if let price = CostModel.Price(rawValue: number), spells(word, price.name) { return price }
+    }
+    return nil
   }
 
   private func setSwitch(_ field: inout Bool, _ value: Word) -> Bool {

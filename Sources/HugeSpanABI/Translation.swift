@@ -39,6 +39,11 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
     choice.memoryPrice = given.memory_price
     choice.rebuild = given.rebuild
     choice.steering = given.steering
+    choice.costs = costModel(given.costs)
+    for number in 0..<CostModel.Price.count {
+      // A NaN is allowed by nothing.
+      if let price = CostModel.Price(rawValue: number), !price.allows(choice.costs[price]) { return nil }
+    }
     options.policy = .rentOrBuy(choice)
   case HS_POLICY_CUSTOM:
     guard let table = given.policy else { return nil }
@@ -65,6 +70,35 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   options.strategy = StrategyChoice(kind, wholeBlocksOnly: given.whole_blocks_only)
   options.strategy.secondStageNanoseconds = given.second_stage_nanoseconds
   return options
+}
+
+/// A price list as the core wants it.
+func costModel(_ given: hs_costs) -> CostModel {
+  var costs = CostModel()
+  costs.releaseCall = given.release_call
+  costs.releaseRange = given.release_range
+  costs.releasePage = given.release_page
+  costs.releaseBlock = given.release_block
+  costs.split = given.split
+  costs.pageFault = given.page_fault
+  costs.blockFault = given.block_fault
+  costs.coldBlockFault = given.cold_block_fault
+  costs.coldAfter = given.cold_after_seconds
+  costs.collapse = given.collapse
+  costs.cure = given.cure
+  costs.taxShare = given.tax_share
+  return costs
+}
+
+extension hs_costs {
+  /// A price list of the core's.
+  init(_ costs: CostModel) {
+    self.init(
+      release_call: costs.releaseCall, release_range: costs.releaseRange, release_page: costs.releasePage,
+      release_block: costs.releaseBlock, split: costs.split, page_fault: costs.pageFault, block_fault: costs.blockFault,
+      cold_block_fault: costs.coldBlockFault, cold_after_seconds: costs.coldAfter, collapse: costs.collapse,
+      cure: costs.cure, tax_share: costs.taxShare)
+  }
 }
 
 /// A request as the core wants it; nil if it makes no sense.

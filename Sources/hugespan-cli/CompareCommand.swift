@@ -45,6 +45,7 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   if invocation.text("json") == "-" && invocation.text("csv") == "-" {
     throw invocation.usageError("--json and --csv cannot both be written to standard output")
   }
+  _ = try costModel(invocation)
   var traces = invocation.operands
   if traces.isEmpty {
     traces = TraceCatalog.bundled()
@@ -87,7 +88,7 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   let outcome = ComparisonRunner(plan, progress: ProgressLine()).run()
 
   let machine = Machine.current()
-  let options = replayOptions(invocation)
+  let options = try replayOptions(invocation)
   let comparison = Comparison(
     machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
     leftOut: outcome.leftOut)

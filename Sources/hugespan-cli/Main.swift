@@ -19,7 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand, runCommand,
-    compareCommand, replayCommand, generateCommand,
+    compareCommand, replayCommand, generateCommand, calibrateCommand,
     completionsCommand, optionTablesCommand,
   ])
 

@@ -31,6 +31,7 @@ let runOptions: [Option] = [
     .text("PRICE", check: { memoryPrice($0) == nil ? "'\($0)' is not a number of CPU-seconds in 0...1e9" : nil }),
     help: "What memory is worth, in CPU-seconds per GiB-hour: for costs, and for rent-or-buy unless it has its own",
     defaultText: "400"),
+  costModelOption,
   Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
   Option("hard-limit", .size(), help: "Fail the run when the heap would grow beyond this many resident bytes"),
 ]
@@ -48,19 +49,21 @@ private func memoryPrice(_ text: String) -> Double? {
   return number
 }
 
-/// A policy as it is written, at the command's memory price unless it names one.
-func policy(_ notation: String, _ invocation: Invocation) throws(NotationError) -> PolicyChoice {
+/// A policy as it is written, at the command's memory price unless it names one, and by the command's cost model.
+func policy(_ notation: String, _ invocation: Invocation) throws -> PolicyChoice {
   let choice = try PolicyChoice(notation: notation)
-  guard case .rentOrBuy(var options) = choice, !notation.contains("price="),
-    let price = invocation.text("memory-price").flatMap(memoryPrice)
-  else { return choice }
-  options.memoryPrice = price
+  guard case .rentOrBuy(var options) = choice else { return choice }
+  options.costs = try costModel(invocation)
+  if !notation.contains("price="), let price = invocation.text("memory-price").flatMap(memoryPrice) {
+    options.memoryPrice = price
+  }
   return .rentOrBuy(options)
 }
 
 /// Reads the shared options.
-func replayOptions(_ invocation: Invocation) -> ReplayOptions {
+func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
   var options = ReplayOptions()
+  options.costs = try costModel(invocation)
   if let touch = invocation.text("touch") { options.touch = TouchMode(rawValue: touch)! }
   if let text = invocation.text("speed"), let value = speed(text) { options.speed = value }
   if let period = invocation.nanoseconds("residency-every") { options.residencyEvery = period == 0 ? nil : period }
@@ -122,7 +125,7 @@ let replayCommand = Command(
       "In real time, with khugepaged working beside it"),
   ],
   run: { invocation in
-    var options = replayOptions(invocation)
+    var options = try replayOptions(invocation)
     if let text = invocation.text("policy") { options.policy = try policy(text, invocation) }
     if let text = invocation.text("strategy") { options.strategy = try StrategyChoice(notation: text) }
     switch (invocation.text("residency-log"), invocation.text("residency-from")) {

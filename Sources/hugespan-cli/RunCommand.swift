@@ -37,6 +37,7 @@ let runCommand = Command(
       "memory-price", .number("PRICE", in: 0...1e9),
       help: "What memory is worth to policy rent-or-buy (chosen by this), in CPU-seconds per GiB-hour",
       defaultText: "400"),
+    costModelOption,
     Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
     Option("hard-limit", .size(), help: "Refuse allocations that would grow the heap beyond this many resident bytes"),
     Option(
@@ -103,6 +104,7 @@ private func settings(_ invocation: Invocation) throws -> String {
     }
     parts.append("memory-price:\(price)")
   }
+  if let costs = try costModel(invocation).setting { parts.append(costs) }
   if let bytes = invocation.bytes("soft-limit") { parts.append("soft-limit:\(bytes)") }
   if let bytes = invocation.bytes("hard-limit") { parts.append("hard-limit:\(bytes)") }
   return (parts + invocation.texts("conf")).joined(separator: ",")

@@ -24,6 +24,7 @@ struct BadInputTests {
     try expect([command, "x", "--touch", "som"], 64, "unknown value 'som'")
     try expect([command, "x", "--speed", "0"], 64, "neither a positive number nor 'max'")
     try expect([command, "x", "--polcy", "never"], 64, "did you mean '--policy'?")
+    try expect([command, "x", "--cost-model", "/nonexistent.json"], 66, "/nonexistent.json: no such file")
     try expect(["relay", "x"], 64, "did you mean 'replay'?")
     try expect(["replay"], 64, "missing TRACE")
     try expect(["generate"], 64, "missing --output FILE")
@@ -43,6 +44,15 @@ struct BadInputTests {
     try bytes.write(to: URL(fileURLWithPath: trace))
     let outcome = try hugespan(command, trace, "--policy", "never")
     #expect(outcome.status == 65 && outcome.errors.contains("checksum"), "\(outcome.errors)")
+  }
+
+  @Test("a cost model that is none", arguments: ["replay", "compare"])
+  func costModel(_ command: String) throws {
+    let folder = try TemporaryFolder()
+    let trace = try generatedTrace(folder, seconds: 1)
+    let file = folder.path + "/prices.json"
+    try Data(#"{"schema": "hugespan.cost-model/1", "prices": {"slit": 1}}"#.utf8).write(to: URL(fileURLWithPath: file))
+    try expect([command, trace, "--cost-model", file], 65, "\(file): unknown price 'slit' (known: releaseCall,")
   }
 
   @Test("a folder that cannot be written")

@@ -48,6 +48,13 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
   ("rebuild", ["on", "off"], ["maybe"]),
   ("steering", ["on", "off"], [""]),
   (
+    "costs",
+    [
+      "split=170", "split=1.5/taxShare=1/coldAfter=0", "releaseCall=1/releaseRange=1/releasePage=0/releaseBlock=9",
+      "pageFault=1/blockFault=2/coldBlockFault=10000000/collapse=4/cure=5",
+    ], ["", "split", "split=", "splitt=1", "split=-1", "split=1/", "/split=1", "taxShare=1.1", "cure=10000001", "=1"]
+  ),
+  (
     "strategy",
     [
       "keep", "dontneed", "free", "free-then-dontneed", "split-dontneed", "dontneed-whole", "free-whole",
@@ -66,6 +73,14 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
 ]
 
 @Suite struct OptionsTextTests {
+  @Test func pricesThatAreNotNamedStay() {
+    let outcome = parse("costs:split=394/coldBlockFault=4800,costs:cure=7")
+    #expect(outcome.status == HS_OK)
+    #expect(outcome.options.costs.split == 394 && outcome.options.costs.cold_block_fault == 4800)
+    #expect(outcome.options.costs.cure == 7 && outcome.options.costs.collapse == 400)
+    #expect(outcome.options.costs.tax_share == 0.15)
+  }
+
   @Test func everyKeyTakesItsValuesAndNoOthers() {
     for sample in samples {
       for value in sample.good {

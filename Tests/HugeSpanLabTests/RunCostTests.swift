@@ -28,6 +28,23 @@ import Testing
     #expect(abs(cost.total! - (work + 7)) < 1e-9)
   }
 
+  @Test func countBlocksThatWereAwayForLongAsCold() {
+    var heap = HeapStatistics()
+    heap.blocksPopulated = 10
+    heap.blocksRefaultedByAbsence[0] = 2  // under half a second
+    heap.blocksRefaultedByAbsence[2] = 3  // one to two seconds
+    heap.blocksRefaultedByAbsence[5] = 4  // eight and more
+    var costs = CostModel()
+    costs.coldBlockFault = 5000
+    costs.coldAfter = 2
+    func work() -> Double {
+      RunCost(heap, costs: costs, memoryPrice: 0, seconds: 1, taxedCPUSeconds: nil, chargedBytes: nil).work
+    }
+    #expect(abs(work() - (6 * 200 + 4 * 5000) / 1e6) < 1e-9)
+    costs.coldAfter = 1
+    #expect(abs(work() - (3 * 200 + 7 * 5000) / 1e6) < 1e-9)
+  }
+
   @Test func areUnknownWhereAPartIs() {
     let heap = HeapStatistics()
     let uncharged = RunCost(

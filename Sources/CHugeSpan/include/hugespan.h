@@ -171,6 +171,21 @@ typedef struct hs_strategy {
   uint32_t (*HS_NONNULL release)(void *HS_NULLABLE context, hs_release_range *HS_NONNULL ranges, size_t count);
 } hs_strategy;
 
+/*
+ * What the kernel's operations cost on this machine: what HS_POLICY_RENT_OR_BUY decides by. Microseconds of CPU time, but
+ * for cold_after_seconds and tax_share. `hugespan calibrate` measures them; the defaults are a warm machine's.
+ */
+typedef struct hs_costs {
+  double release_call, release_range; /* a release call, and a range in one (1, 1) */
+  double release_page, release_block; /* a base page, and a whole hugepage, that is released (0.12, 9) */
+  double split;                       /* splitting a hugepage so that a part of it can be released (170) */
+  double page_fault, block_fault;     /* faulting back a page, and a hugepage (1.3, 200) */
+  double cold_block_fault;            /* the same for a hugepage that was away for cold_after_seconds (200) */
+  double cold_after_seconds;          /* (2) */
+  double collapse, cure;              /* making a block huge again (400); giving back phantom (300) */
+  double tax_share;                   /* share of busy time that is lost when all memory is on base pages (0.15) */
+} hs_costs;
+
 /* ---- Life -------------------------------------------------------------------------------------------------------- */
 
 /* How a heap is made. Always begin with hs_options_init. */
@@ -194,6 +209,7 @@ typedef struct hs_options {
   double memory_price;                 /* HS_POLICY_RENT_OR_BUY: CPU-seconds per GiB-hour (400, about what clouds take) */
   bool rebuild;                        /* HS_POLICY_RENT_OR_BUY: make broken blocks huge again when that pays (true) */
   bool steering;                       /* HS_POLICY_RENT_OR_BUY: new spans go to hugepages, sparse blocks drain (true) */
+  hs_costs costs;                      /* HS_POLICY_RENT_OR_BUY: what the machine asks */
 } hs_options;
 
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
@@ -227,6 +243,8 @@ typedef struct hs_options_error {
  *                        on, off: the ideas of policy seed
  *     memory-price       0 to 1000000000: CPU-seconds per GiB-hour, for policy rent-or-buy (400)
  *     rebuild, steering  on, off: for policy rent-or-buy
+ *     costs              NAME=MICROSECONDS/NAME=MICROSECONDS...: what the machine asks, for policy rent-or-buy; the names
+ *                        are hs_costs' with capitals for underscores: releaseCall, coldBlockFault, coldAfter, ...
  *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed; all but keep also with -whole
  *                        appended: only wholly free pageblocks
  *     second-stage       a time (10s): when free-then-dontneed takes what was freed lazily

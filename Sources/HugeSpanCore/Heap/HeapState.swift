@@ -242,6 +242,8 @@ struct HeapState {
     if block.pointee.flags.contains(.wasReleased) {
       totals.pagesRefaulted += pagesPerBlock
       totals.pagesRefaultedWhole += pagesPerBlock
+      let steps = UInt32(truncatingIfNeeded: now &>> 24) &- block.pointee.stamp
+      totals.blocksRefaultedByAbsence[HeapStatistics.absenceClass(steps)] += 1
       block.pointee.flags.remove(.wasReleased)
     }
     // The first touch brings the whole block, zeroed; the next residency pass says whether it did.
@@ -421,6 +423,7 @@ struct HeapState {
     block.pointee.kind = .absent
     block.pointee.backing = .absent
     block.pointee.flags = .wasReleased
+    block.pointee.stamp = UInt32(truncatingIfNeeded: now &>> 24)
     absentBlocks += 1
     arenas[Int(block.pointee.arena)].markFree(Int(block.pointee.index), resident: false)
   }

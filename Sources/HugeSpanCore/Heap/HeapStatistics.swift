@@ -60,6 +60,9 @@ public struct HeapStatistics: Equatable, Sendable {
   public var pagesRefaulted = 0
   /// Of the refaulted pages, those in wholly released blocks (one 2 MiB fault each, where hugepages are to be had).
   public var pagesRefaultedWhole = 0
+  /// Of the absent blocks that were taken into use again, how many had been with the kernel for less than half a second, and
+  /// for less than 1, 2, 4, 8 and more seconds: what a machine asks for a hugepage can depend on it.
+  public var blocksRefaultedByAbsence = InlineArray<6, Int>(repeating: 0)
   /// Lazily freed pages that were reused before anyone asked whether the kernel had taken them.
   public var lazyPagesReused = 0
   /// Lazily freed pages that residency passes found taken by the kernel.
@@ -149,4 +152,16 @@ public struct ResidencyReport: Equatable, Sendable {
 
   /// Nothing found.
   public init() {}
+}
+
+extension HeapStatistics {
+  /// Index into `blocksRefaultedByAbsence` for an absence in the steps of a block's stamp: 2^24 ns.
+  static func absenceClass(_ steps: UInt32) -> Int {
+    // 30 steps are half a second; each class is twice as long as the one before.
+    let halves = steps / 30
+    return halves == 0 ? 0 : min(5, 32 - halves.leadingZeroBitCount)
+  }
+
+  /// Seconds of absence with which a class begins.
+  package static func absenceSeconds(_ index: Int) -> Double { index == 0 ? 0 : Double(1 << index) / 4 }
 }

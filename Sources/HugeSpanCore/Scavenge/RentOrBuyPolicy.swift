@@ -6,8 +6,8 @@
 //
 //   empty block          its rent against releasing it whole and faulting it back; how long to wait is learned (WaitLearner)
 //   intact, partly free  the rent of the pages that stayed free, less the tax that breaking it would bring for as long as it
-//                        stays broken, against the split, the release and the expected refaults. While the tax is the
-//                        higher of the two it is never broken.
+//                        stays broken, against the split, the release, the expected refaults and the expected rebuild.
+//                        While the tax is the higher of the two it is never broken.
 //   broken, partly free  the rent of its free pages against the release and the expected refaults
 //   broken               the tax, less the rent of what a rebuild would bring back into memory, against the rebuild
 //   phantom              its rent against the cure
@@ -89,6 +89,9 @@ package struct RentOrBuyPolicy: Sendable {
   /// Pages released from blocks in use and pages that came back, both fading.
   private var releasedParts: Double = RentOrBuyPolicy.priorPages
   private var refaultedParts: Double = RentOrBuyPolicy.priorPages / 2
+  /// Blocks that were broken and blocks that were rebuilt, both fading.
+  private var brokenBlocks: Double = RentOrBuyPolicy.priorBlocks
+  private var rebuiltBlocks: Double = 0
   private var lastCPU: UInt64 = 0
   private var hasCPU = false
   /// CPUs that the program kept busy since the last tick.
@@ -103,8 +106,11 @@ package struct RentOrBuyPolicy: Sendable {
 
   /// Pages of prior belief that half of what is released comes back.
   static let priorPages: Double = 1024
-  /// Share of time that rebuilding may take.
-  static let rebuildShare: Double = 0.02
+  /// Share of time that rebuilding may take: it has to be done while the load is up, or its gain is gone, but a program
+  /// that faults meanwhile waits for each.
+  static let rebuildShare: Double = 0.2
+  /// Blocks of prior belief that none of those that are broken comes to be rebuilt.
+  static let priorBlocks: Double = 64
 
   package init(_ options: RentOrBuyOptions, strategy: StrategyChoice, capabilities: KernelCapabilities) {
     self.options = options
@@ -120,6 +126,9 @@ package struct RentOrBuyPolicy: Sendable {
 
   /// Share of partially released pages that is expected to come back.
   package var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
+
+  /// Share of blocks that are rebuilt after they were broken: a program with days and nights pays for that each time.
+  package var rebuiltShare: Double { min(rebuiltBlocks / brokenBlocks, 1) }
 
   /// The wait of an empty block in seconds.
   package var wholeWait: Double { blockRent > 0 ? learner.wait * costs.wholeBlock / blockRent : .infinity }
@@ -143,8 +152,10 @@ package struct RentOrBuyPolicy: Sendable {
       RentOrBuyPolicy.priorPages + (releasedParts - RentOrBuyPolicy.priorPages) * fading + Double(released)
     refaultedParts =
       RentOrBuyPolicy.priorPages / 2 + (refaultedParts - RentOrBuyPolicy.priorPages / 2) * fading + Double(refaulted)
+    brokenBlocks = RentOrBuyPolicy.priorBlocks + (brokenBlocks - RentOrBuyPolicy.priorBlocks) * fading
+    rebuiltBlocks *= fading
     rebuildPause = max(0, rebuildPause - seconds)
-    rebuildBudget = max(1, Int(seconds * 1e6 * RentOrBuyPolicy.rebuildShare / max(costs.collapse, 1)))
+    rebuildBudget = max(1, Int(seconds * 1e6 * RentOrBuyPolicy.rebuildShare / max(costs.rebuild, 1)))
 
     var plan = ScavengePlan()
     phantomRent = input.phantomPages == 0 ? 0 : phantomRent + pageRent * Double(input.phantomPages) * seconds
@@ -152,8 +163,11 @@ package struct RentOrBuyPolicy: Sendable {
       plan.cures = Int(min(phantomRent / max(costs.cure, 1), 64))
       phantomRent = 0
     }
-    let breakEven = blockRent > 0 ? costs.wholeBlock / blockRent : 1
-    plan.nextTick = UInt64(max(0.05, min(breakEven / 4, 1)) * 1e9)
+    // A quarter of the time in which the first decision can come due: an empty block's, a broken and fully used one's.
+    var due = blockRent > 0 ? costs.wholeBlock / blockRent : 1
+    let tax = taxPerPage * Double(pagesPerBlock)
+    if rebuilds && tax > 0 { due = min(due, costs.rebuild / tax) }
+    plan.nextTick = UInt64(max(0.05, min(due / 4, 1)) * 1e9)
     return plan
   }
 
@@ -209,7 +223,9 @@ package struct RentOrBuyPolicy: Sendable {
     account.idle = UInt16(truncatingIfNeeded: facts.idlePages)
     let rate = Double(facts.idlePages) * pageRent - taxPerPage * Double(facts.usedPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
-    return Double(account.accrued) >= costs.split + purchase(facts) ? .releaseIdle : .leave
+    if Double(account.accrued) < costs.split + purchase(facts) + costs.rebuild * rebuiltShare { return .leave }
+    brokenBlocks += 1
+    return .releaseIdle
   }
 
   /// Releasing the idle pages of a block, and those faults that are to be expected.
@@ -224,7 +240,7 @@ package struct RentOrBuyPolicy: Sendable {
       taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
       + pageRent * Double(facts.phantomPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
-    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= costs.collapse {
+    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= costs.rebuild {
       rebuildBudget -= 1
       return .rebuild
     }
@@ -238,6 +254,7 @@ package struct RentOrBuyPolicy: Sendable {
   /// A rebuild was tried.
   package mutating func rebuilt(_ succeeded: Bool) {
     if succeeded {
+      rebuiltBlocks += 1
       nextPause = 1
     } else {
       rebuildPause = nextPause

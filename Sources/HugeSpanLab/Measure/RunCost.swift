@@ -33,22 +33,18 @@ package struct RunCost: Equatable, Sendable {
     var microseconds = Double(heap.releaseCalls) * costs.releaseCall + Double(heap.releaseRanges) * costs.releaseRange
     microseconds += Double(heap.pagesReleasedInParts) * costs.releasePage
     microseconds += Double(wholePages) / 512 * costs.releaseBlock
-    microseconds += Double(partRefaults) * costs.pageFault + Double(heap.blocksPopulated) * costs.blockFault
+    microseconds += Double(partRefaults) * costs.pageFault
+    var fresh = heap.blocksPopulated
+    for index in heap.blocksRefaultedByAbsence.indices {
+      let count = heap.blocksRefaultedByAbsence[index]
+      microseconds += Double(count) * costs.blockFault(afterSeconds: HeapStatistics.absenceSeconds(index))
+      fresh -= count
+    }
+    microseconds += Double(fresh) * costs.blockFault
     microseconds += Double(heap.splits) * costs.split
     microseconds += Double(heap.collapses) * costs.collapse + Double(heap.cures) * costs.cure
     work = microseconds / 1e6
     tax = taxedCPUSeconds.map { $0 * costs.taxShare }
     rent = chargedBytes.map { $0 / Double(1 << 30) * seconds / 3600 * memoryPrice }
-  }
-}
-
-extension CostModel {
-  /// The prices by name, as reports carry them; microseconds but for the share.
-  package func dictionary(memoryPrice: Double) -> [String: Double] {
-    [
-      "memoryPrice": memoryPrice, "releaseCall": releaseCall, "releaseRange": releaseRange, "releasePage": releasePage,
-      "releaseBlock": releaseBlock, "split": split, "pageFault": pageFault, "blockFault": blockFault,
-      "collapse": collapse, "cure": cure, "taxShare": taxShare,
-    ]
   }
 }

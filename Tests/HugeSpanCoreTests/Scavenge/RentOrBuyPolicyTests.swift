@@ -11,9 +11,9 @@ private final class Trial {
 
   init(
     price: Double = 400, strategy: StrategyChoice = StrategyChoice(.splitDontneed),
-    capabilities: KernelCapabilities = .all, rebuild: Bool = true
+    capabilities: KernelCapabilities = .all, rebuild: Bool = true, options given: RentOrBuyOptions = RentOrBuyOptions()
   ) {
-    var options = RentOrBuyOptions()
+    var options = given
     options.memoryPrice = price
     options.rebuild = rebuild
     policy = RentOrBuyPolicy(options, strategy: strategy, capabilities: capabilities)
@@ -136,6 +136,41 @@ private func partlyFree(used: Int, broken: Bool = false, released: Int = 0) -> B
     let facts = partlyFree(used: 448, broken: true, released: 64)
     let time = try #require(trial.seconds(until: .rebuild, facts, busy: 1))
     #expect(time < 0.5)
+  }
+
+  /// Where the host takes free memory back, a hugepage given away is dear, and so is one that a rebuild asks for.
+  @Test func keepsHugePagesLongerWhereIdleOnesAreDear() throws {
+    var options = RentOrBuyOptions()
+    options.costs.coldBlockFault = 4800
+    let empty = Trial(options: options)
+    let time = try #require(empty.seconds(until: .releaseWhole, emptyBlock()))
+    #expect(abs(time - (9 + 4800) / 217) < 1.5)
+    let busy = Trial(options: options)
+    let facts = partlyFree(used: 448, broken: true, released: 64)
+    let cold = try #require(busy.seconds(until: .rebuild, facts, busy: 1))
+    #expect(cold > 2 && cold < 6)
+  }
+
+  /// A program with days and nights: what is broken at night is rebuilt in the morning, and has to be paid for.
+  @Test func breaksLaterWhenWhatItBreaksIsRebuilt() throws {
+    let trial = Trial()
+    let facts = partlyFree(used: 256)
+    let first = try #require(trial.seconds(until: .releaseIdle, facts))
+    for _ in 0..<300 { trial.policy.rebuilt(true) }
+    #expect(trial.policy.rebuiltShare > 0.9)
+    trial.account = BlockAccount()
+    let later = try #require(trial.seconds(until: .releaseIdle, facts))
+    // 400 more, at 108 a second.
+    #expect(abs(later - first - 3.7) < 0.8, "\(first), then \(later)")
+  }
+
+  @Test func ticksFinerWhileBrokenBlocksCost() {
+    let trial = Trial()
+    let idle = trial.policy.begin(trial.input, releasedParts: 0, refaultedParts: 0).nextTick
+    trial.input.elapsed = 250_000_000
+    trial.input.processCPU += 500_000_000
+    let busy = trial.policy.begin(trial.input, releasedParts: 0, refaultedParts: 0).nextTick
+    #expect(busy < idle && busy >= 50_000_000)
   }
 
   @Test func rebuildsNothingInAnIdleProgramOrWithoutTheMeans() {
