@@ -140,6 +140,7 @@ struct BuildCLibrary: CommandPlugin {
     Description: A page heap that keeps memory on transparent hugepages
     Version: \(version)
     Libs: -L${libdir} -lhugespan
+    Libs.private: -pthread
     Cflags: -I${includedir}
 
     """
