@@ -252,9 +252,6 @@ int main(void) {
   own_policy_and_strategy();
   limits_count_pageblocks();
   statistics_add_up();
-  hs_heap_destroy(heap);
-}
-
   arenas();
 
   CHECK(hs_fork_register() && hs_fork_register());
