@@ -52,9 +52,10 @@ let package = Package(
     // Recording of real programs.
     .target(name: "TraceFormat"),
     .target(name: "CRecordingLog"),
-    .target(name: "CHugeSpanRecorder", dependencies: ["CRecordingLog"], cSettings: [.unsafeFlags(["-O2"])]),
+    .target(name: "CHugeSpanLogWriter", dependencies: ["CRecordingLog"], cSettings: [.unsafeFlags(["-O2"])]),
+    .target(name: "CHugeSpanRecorder", dependencies: ["CHugeSpanLogWriter"], cSettings: [.unsafeFlags(["-O2"])]),
     .target(
-      name: "HugeSpanRecorder", dependencies: ["CHugeSpanRecorder"], exclude: ["recorder.map"],
+      name: "HugeSpanRecorder", dependencies: ["CHugeSpanRecorder", "CHugeSpanLogWriter"], exclude: ["recorder.map"],
       swiftSettings: embedded,
       linkerSettings: [
         .unsafeFlags([
@@ -65,9 +66,10 @@ let package = Package(
 
     // The heap under stock jemalloc: the same core once more, in a library that is preloaded before jemalloc's. It must be
     // the first to be initialised.
-    .target(name: "CHugeSpanJemalloc", cSettings: [.unsafeFlags(["-O2"])]),
+    .target(name: "CHugeSpanJemalloc", dependencies: ["CHugeSpanLogWriter"], cSettings: [.unsafeFlags(["-O2"])]),
     .target(
-      name: "HugeSpanJemalloc", dependencies: ["CHugeSpan", "CHugeSpanShims", "CHugeSpanJemalloc"],
+      name: "HugeSpanJemalloc",
+      dependencies: ["CHugeSpan", "CHugeSpanShims", "CHugeSpanJemalloc", "CHugeSpanLogWriter"],
       exclude: ["jemalloc.map"], swiftSettings: embedded,
       linkerSettings: [
         .unsafeFlags([

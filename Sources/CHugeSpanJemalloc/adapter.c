@@ -11,6 +11,7 @@
 
 #define _GNU_SOURCE
 #include "adapter.h"
+#include "recording.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -172,6 +173,7 @@ static __attribute__((constructor(101))) void start(int count, char **arguments,
     give_up("hugespan: jemalloc is not in this program; preload libjemalloc.so.2 after this library (Debian: libjemalloc2)\n");
   }
   if (!hs_adapter_create(value_of(environment, "HUGESPAN_CONF"))) _exit(64);
+  hs_adapter_start_recording(value_of(environment, HS_LOG_VARIABLE));
   install_everywhere();
   hs_adapter.is_installed = true;
 }

@@ -10,7 +10,7 @@
 //  - whatever fails ends the recording, never the program.
 
 #define _GNU_SOURCE
-#include "recorder.h"
+#include "log_writer.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -120,7 +120,7 @@ static __attribute__((noinline)) void start(char **environment) {
     cursor.depth++;
     if (!next.malloc) resolve();
     exit_key_made = pthread_key_create(&exit_key, thread_exits) == 0;
-    hs_state *attached = hs_recorder_attach(*entry + length + 1);
+    hs_state *attached = hs_recorder_attach(*entry + length + 1, HS_LOG_LEVEL_MALLOC);
     __atomic_store_n(&state, attached, __ATOMIC_RELEASE);
     cursor.depth--;
     errno = error;
@@ -135,12 +135,6 @@ static __attribute__((constructor(101))) void constructed(int count, char **argu
 }
 
 // ---- Records ----
-
-uint64_t hs_monotonic(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-}
 
 /// Gives the thread a new segment, and sees to it that it is taken back when the thread ends.
 static __attribute__((noinline)) bool refill(hs_state *s) {
@@ -334,26 +328,3 @@ EXPORT void *mremap(void *old, size_t old_bytes, size_t bytes, int flags, ...) {
   if (s) append(s, HS_LOG_REMAP_END, 0, hs_monotonic(), p == MAP_FAILED ? NULL : p, bytes);
   return p;
 }
-
-// ---- System calls for the Swift half ----
-
-static long result(long value) { return value == -1 ? -(long)errno : value; }
-
-long hs_system_open(const char *path) { return result(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC)); }
-long hs_system_close(long file) { return result(syscall(SYS_close, file)); }
-long hs_system_allocate(long file, uint64_t offset, uint64_t bytes) {
-  return result(syscall(SYS_fallocate, file, 0, offset, bytes));
-}
-long hs_system_map_file(long file, uint64_t offset, uint64_t bytes) {
-  return result(syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, offset));
-}
-long hs_system_map_wiped_on_fork(uint64_t bytes) {
-  long address = result(syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  if (address < 0) return address;
-  long advised = result(syscall(SYS_madvise, address, bytes, MADV_WIPEONFORK));
-  if (advised >= 0) return address;
-  syscall(SYS_munmap, address, bytes);
-  return advised;
-}
-long hs_system_unmap(const void *address, uint64_t bytes) { return result(syscall(SYS_munmap, address, bytes)); }
-uint32_t hs_system_process(void) { return (uint32_t)syscall(SYS_getpid); }

@@ -69,10 +69,12 @@ public func hs_hook_alloc(
     zero.pointee = result.isZero
     // Memory of the heap can always be written to.
     commit.pointee = true
+    if hs_adapter_is_recording() { record(result.span, request) }
     hs_count_used(&hs_counters, UInt64(pages))
     if newAddress != nil { hs_count(&hs_counters.growths, 1) }
     return result.span.pointer
   } catch {
+    if hs_adapter_is_recording() { recordRefusal(of: request) }
     if newAddress == nil {
       hs_count(&hs_counters.refused_allocations, 1)
     } else {
@@ -112,6 +114,7 @@ public func hs_hook_dalloc(
 
 @inline(__always)
 private func free(_ address: UnsafeMutableRawPointer, _ size: Int) {
+  if hs_adapter_is_recording() { recordFree(address, size) }
   // Before it is free: others may take it at once, and then the peak would count it twice.
   hs_count_unused(&hs_counters, UInt64(size >> pageShift))
   adapterHeap.pointee.free(PageSpan(address: UInt(bitPattern: address), pageCount: size >> pageShift))

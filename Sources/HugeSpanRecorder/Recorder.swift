@@ -1,23 +1,29 @@
-// The recorder's log: attaching a process to it, giving threads their segments, taking them back.
+// A recorder's log: attaching a process to it, giving threads their segments, taking them back.
 //
 // This runs inside malloc, of programs that know nothing of us: no allocation (the compiler proves it), no descriptor
 // kept open (programs close what they did not open, and reuse the number), no lock that a thread could die with except
 // one of a few instructions. A segment is opened by path, mapped, and the descriptor closed again: some ten
 // microseconds, once in ten thousand events.
+//
+// Compiled into each library that records (see log_writer.h), by a symbolic link.
 
-import CHugeSpanRecorder
+import CHugeSpanLogWriter
 
 private let headerBytes = UInt64(HS_LOG_HEADER_BYTES)
 private let segmentBytes = UInt64(HS_LOG_SEGMENT_BYTES)
 
-/// Attaches this process to the log at `path`.
+/// Attaches this process to the log at `path`, if that is of `level`.
 ///
 /// A program that starts others hands them our environment. The log knows the process it is for: another one leaves it
 /// alone, and the same one, coming back by exec, goes on with it.
 @c(hs_recorder_attach)
-public func attach(_ path: UnsafePointer<CChar>) -> UnsafeMutablePointer<hs_state>? {
+public func attach(_ path: UnsafePointer<CChar>, _ level: UInt32) -> UnsafeMutablePointer<hs_state>? {
   guard let header = mapHeader(path) else { return nil }
   let process = hs_system_process()
+  if header.pointee.level != level {
+    _ = hs_system_unmap(header, headerBytes)
+    return nil
+  }
   if !hs_exchange(&header.pointee.process, 0, process) && hs_load(&header.pointee.process) != process {
     _ = hs_system_unmap(header, headerBytes)
     return nil
@@ -50,7 +56,7 @@ private func mapHeader(_ path: UnsafePointer<CChar>) -> UnsafeMutablePointer<hs_
 private func mapState(_ header: UnsafeMutablePointer<hs_log_header>) -> UnsafeMutablePointer<hs_state>? {
   let stateBytes = MemoryLayout<hs_state>.stride
   let remainderBytes = Int(HS_REMAINDERS) * MemoryLayout<hs_remainder>.stride
-  let address = hs_system_map_wiped_on_fork(UInt64(stateBytes + remainderBytes + Int(HS_PATH_BYTES)))
+  let address = hs_system_map_wiped_on_fork(UInt64(stateBytes + remainderBytes + Int(HS_LOG_PATH_BYTES)))
   guard address > 0, let base = UnsafeMutableRawPointer(bitPattern: Int(address)) else {
     report(HS_LOG_NO_WIPE_ON_FORK, address, to: header)
     return nil
@@ -63,7 +69,7 @@ private func mapState(_ header: UnsafeMutablePointer<hs_log_header>) -> UnsafeMu
 
 /// The path is kept because the environment it came in belongs to the program.
 private func copy(_ path: UnsafePointer<CChar>, to target: UnsafeMutablePointer<CChar>) -> Bool {
-  for index in 0..<Int(HS_PATH_BYTES) {
+  for index in 0..<Int(HS_LOG_PATH_BYTES) {
     target[index] = path[index]
     if path[index] == 0 { return true }
   }

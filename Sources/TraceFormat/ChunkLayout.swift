@@ -16,6 +16,8 @@
 // in the order they built them (a step from the last freed), or pick at random: then the number itself costs its
 // logarithm and nothing helps. The writer takes the shortest of the three.
 //
+// At the level of spans sizes are pages, births carry no kind, and `OtherDetail.span` has the rest, see `SpanDetail`.
+//
 // All state but the numbering begins anew with each chunk, so that a chunk can be read knowing its own header only.
 
 /// The frame before each chunk's events.
@@ -132,6 +134,39 @@ enum OtherDetail {
   static let mapped: UInt8 = 3
   /// No event: the following are by the thread in the varint that follows. The clock's bits are 0.
   static let thread: UInt8 = 4
+  /// What only spans know: a byte of `SpanDetail` follows.
+  static let span: UInt8 = 5
+}
+
+/// The byte after the clock of an event `OtherDetail.span`.
+enum SpanDetail {
+  /// A birth with traits: the size's varint, a byte with the alignment's logarithm, a byte of `SpanTraits.coded`.
+  static let birth: UInt8 = 0
+  /// A part is freed: three varints: births after the span, its first page, its pages.
+  static let freePages: UInt8 = 1
+  /// The same, and the next event is of the same request.
+  static let freePagesJoined: UInt8 = 2
+  /// As a resize, with zeros in what is added.
+  static let growZeroed: UInt8 = 3
+  /// As `birth`, but nothing is born.
+  static let refusedBirth: UInt8 = 4
+  /// As a resize, but nothing changes.
+  static let refusedGrowth: UInt8 = 5
+  /// As `growZeroed`, but nothing changes.
+  static let refusedGrowthZeroed: UInt8 = 6
+}
+
+extension SpanTraits {
+  /// Everything but the alignment, in a byte.
+  package var coded: UInt8 { (isZeroed ? 1 : 0) | lifetime.rawValue << 1 | objects.rawValue << 3 }
+
+  /// The inverse of `coded`; nil for a byte that means nothing.
+  package init?(coded: UInt8, alignmentLogarithm: UInt8) {
+    guard coded < 32, let lifetime = Lifetime(rawValue: (coded >> 1) & 3), let objects = Objects(rawValue: coded >> 3)
+    else { return nil }
+    self.init(
+      alignmentPages: 1 << Int(alignmentLogarithm), isZeroed: coded & 1 != 0, lifetime: lifetime, objects: objects)
+  }
 }
 
 /// What no program can exceed; a trace that does is damaged.
@@ -181,6 +216,19 @@ struct RecentSizes {
       index &-= 1
     }
     sizes[0] = size
+  }
+}
+
+/// How long each span is, 0 for a dead one; both sides refuse what a span of that length cannot do.
+struct SpanLengths {
+  private var pages: [Int] = []
+
+  mutating func append(_ count: Int) { pages.append(count) }
+
+  /// The pages of a span that lives.
+  subscript(span: Int) -> Int {
+    get { pages[span] }
+    set { pages[span] = newValue }
   }
 }
 

@@ -31,6 +31,8 @@ public struct TraceError: Error, Equatable, Sendable {
     case byte(Int)
     /// A line, counted from 1, of the text form.
     case line(Int)
+    /// A field of a line of a table; both are counted from 1.
+    case cell(line: Int, column: Int)
     /// An event, counted from 0, that was given to a writer.
     case event(Int)
   }
@@ -55,7 +57,7 @@ extension TraceError: CustomStringConvertible {
       case .system(let operation, let code): "\(operation) failed: \(systemErrorText(code))"
       case .foreign: "not a HugeSpan trace (it does not begin with the bytes of one)"
       case .unsupportedVersion(let version):
-        "version \(version) of the trace format is not supported, only \(TraceHeader.currentVersion) is"
+        "version \(version) of the trace format is not supported, only 1 and 2 are"
       case .checksum(let part, let stored, let computed):
         "the checksum of the \(part) is \(hexadecimal(stored)), its bytes give \(hexadecimal(computed))"
       case .truncated(let part, let missing): "cut off in the \(part), \(missing) bytes are missing"
@@ -66,6 +68,7 @@ extension TraceError: CustomStringConvertible {
     return switch location {
     case .byte(let offset): "\(what), at byte \(offset)"
     case .line(let number): "\(what), in line \(number)"
+    case .cell(let line, let column): "\(what), in line \(line), column \(column)"
     case .event(let index): "\(what), at event \(index)"
     case nil: what
     }

@@ -1,7 +1,8 @@
 // What a trace says: the events of a program's memory, in the order of time.
 //
 // Objects are numbered from 0 in the order of their birth; a reallocation that moves or resizes is one event that
-// keeps the number. So replay needs an array indexed by number, and no map of addresses.
+// keeps the number. So replay needs an array indexed by number, and no map of addresses. A trace is of one of two levels
+// (`TraceLevel`): what a program asked of malloc, or what an allocator asked of the page heap under it.
 
 /// How an object was asked for.
 public enum AllocationKind: UInt8, Sendable, CaseIterable {
@@ -25,6 +26,47 @@ public enum TraceEventBody: Equatable, Sendable {
   case free(object: Int)
   /// What the kernel said of the program at this time.
   case sample(ProgramSample)
+
+  // The level of spans. Spans are objects; `free` is theirs too.
+
+  /// Span `span` of `pages` pages is handed out.
+  case allocateSpan(span: Int, pages: Int, traits: SpanTraits)
+  /// Span `span` has `pages` pages from now on, at the same address: grown into what follows it, or shortened.
+  /// `isZeroed` asks for zeros in the pages that are added.
+  case resizeSpan(span: Int, pages: Int, isZeroed: Bool)
+  /// The `pages` pages from page `first` of `span` on are given back. What lies before them is the span from now on (with
+  /// none before, it dies); what lies behind them is a new span, `tail`, which is nil when nothing does. `isJoined`: the
+  /// next event frees what follows in memory, by the same request.
+  case freePages(span: Int, first: Int, pages: Int, tail: Int?, isJoined: Bool)
+  /// The heap refused a span.
+  case refuseSpan(pages: Int, traits: SpanTraits)
+  /// The heap could not make `span` as long as `pages` pages in place.
+  case refuseGrowth(span: Int, pages: Int, isZeroed: Bool)
+}
+
+/// What was asked of a span besides its length.
+public struct SpanTraits: Equatable, Sendable {
+  /// How long the caller expected it to live.
+  public enum Lifetime: UInt8, Sendable, CaseIterable { case unknown, short, long }
+  /// How many objects the caller was going to put into it.
+  public enum Objects: UInt8, Sendable, CaseIterable { case unknown, few, many }
+
+  /// Alignment in pages; a power of two.
+  public var alignmentPages: Int
+  /// All of it had to read as zero.
+  public var isZeroed: Bool
+  public var lifetime: Lifetime
+  public var objects: Objects
+
+  /// Creates traits; by default those of a span of which nothing special was asked.
+  public init(
+    alignmentPages: Int = 1, isZeroed: Bool = false, lifetime: Lifetime = .unknown, objects: Objects = .unknown
+  ) {
+    self.alignmentPages = alignmentPages
+    self.isZeroed = isZeroed
+    self.lifetime = lifetime
+    self.objects = objects
+  }
 }
 
 /// The program as the kernel saw it, at least every 100 ms.

@@ -1,9 +1,18 @@
 // What a trace says of its program before the first event, and how the program came to its end after the last.
 
+/// What the events of a trace are about.
+public enum TraceLevel: UInt8, Sendable, CaseIterable {
+  /// Objects, which a program asks of malloc.
+  case malloc
+  /// Spans, which an allocator asks of the page heap.
+  case span
+}
+
 /// Where a trace comes from.
 public struct TraceHeader: Equatable, Sendable {
-  /// The version of the format that this library writes, and the only one that it reads.
-  public static let currentVersion = 1
+  /// The newest version of the format that this library reads. Version 1 knows the level of malloc only; a trace is
+  /// written in the oldest version that can say it.
+  public static let currentVersion = 2
 
   /// The program as it was named to the recorder (its path, or the name that was looked up).
   public var program: String
@@ -17,11 +26,13 @@ public struct TraceHeader: Equatable, Sendable {
   public var timeUnitNanoseconds: UInt64
   /// When the trace began, in nanoseconds since 1970 UTC.
   public var startNanoseconds: UInt64
+  /// What its events are about.
+  public var level: TraceLevel
 
   /// Creates a header from its parts.
   public init(
     program: String, arguments: [String] = [], system: String = "", pageBytes: Int = 4096,
-    timeUnitNanoseconds: UInt64 = 1000, startNanoseconds: UInt64 = 0
+    timeUnitNanoseconds: UInt64 = 1000, startNanoseconds: UInt64 = 0, level: TraceLevel = .malloc
   ) {
     self.program = program
     self.arguments = arguments
@@ -29,7 +40,11 @@ public struct TraceHeader: Equatable, Sendable {
     self.pageBytes = pageBytes
     self.timeUnitNanoseconds = timeUnitNanoseconds
     self.startNanoseconds = startNanoseconds
+    self.level = level
   }
+
+  /// The version that a trace with this header is written in.
+  public var version: Int { level == .malloc ? 1 : 2 }
 }
 
 /// How a recording ended.
@@ -75,8 +90,9 @@ extension TraceHeader {
     body.appendVarint(UInt64(arguments.count))
     for argument in arguments { body.appendText(argument) }
     body.appendText(system)
+    if version >= 2 { body.appendVarint(UInt64(level.rawValue)) }
     var result = Self.magic
-    result.appendField(UInt32(Self.currentVersion))
+    result.appendField(UInt32(version))
     result.appendField(UInt32(body.count))
     result.appendField(body.withUnsafeBytes { Checksum.of($0) })
     return result + body
@@ -98,7 +114,7 @@ extension TraceHeader {
     else {
       throw TraceError(.truncated(part: "header", missing: magic.count + 12 - bytes.count), at: .byte(bytes.count))
     }
-    if version != UInt32(currentVersion) {
+    if version == 0 || version > UInt32(currentVersion) {
       throw TraceError(.unsupportedVersion(Int(version)), at: .byte(magic.count))
     }
     if length > UInt32(maximumBytes) {
@@ -114,11 +130,11 @@ extension TraceHeader {
     if computed != stored {
       throw TraceError(.checksum(part: "header", stored: stored, computed: computed), at: .byte(start))
     }
-    return (try decodeBody(bytes, from: start, to: end), end)
+    return (try decodeBody(bytes, version: version, from: start, to: end), end)
   }
 
   private static func decodeBody(
-    _ bytes: UnsafeRawBufferPointer, from start: Int, to end: Int
+    _ bytes: UnsafeRawBufferPointer, version: UInt32, from start: Int, to end: Int
   ) throws(TraceError) -> TraceHeader {
     var cursor = ByteCursor(bytes, from: start, to: end)
     guard let pageBytes = cursor.varint(), let unit = cursor.varint(), let startTime = cursor.varint(),
@@ -140,12 +156,19 @@ extension TraceHeader {
     if unit == 0 || unit > 1_000_000_000 {
       throw TraceError(.badField("a clock step of \(unit) ns is not within 1 ns and 1 s"), at: .byte(start))
     }
+    var level = TraceLevel.malloc
+    if version >= 2 {
+      guard let code = cursor.varint(), let known = UInt8(exactly: code).flatMap(TraceLevel.init(rawValue:)) else {
+        throw TraceError(.badField("the header names no level of events"), at: .byte(cursor.position))
+      }
+      level = known
+    }
     if cursor.count != 0 {
       throw TraceError(.badField("\(cursor.count) bytes follow the header's last field"), at: .byte(cursor.position))
     }
     return TraceHeader(
       program: program, arguments: arguments, system: system, pageBytes: Int(pageBytes), timeUnitNanoseconds: unit,
-      startNanoseconds: startTime)
+      startNanoseconds: startTime, level: level)
   }
 }
 

@@ -27,7 +27,7 @@ public struct TraceReader: ~Copyable {
   /// Events read so far.
   public private(set) var eventCount = 0
   /// Objects born so far.
-  public private(set) var objectCount = 0
+  public internal(set) var objectCount = 0
   /// Chunks opened so far.
   public private(set) var chunkCount = 0
 
@@ -35,18 +35,19 @@ public struct TraceReader: ~Copyable {
   private let tolerance: Tolerance
   private let latestTime: UInt64
   private var cursor: ByteCursor
-  private var live = LiveObjects()
+  var live = LiveObjects()
+  var lengths = SpanLengths()
   /// The clock in steps.
   private var time: UInt64 = 0
 
   // The open chunk; `chunkCursor` ends where its events do.
   private var chunk: ChunkHeader
-  private var chunkCursor: ByteCursor
+  var chunkCursor: ByteCursor
   private var eventsLeft: UInt32 = 0
   private var thread = 0
-  private var lastFreed = 0
+  var lastFreed = 0
   private var birthEnd = 0
-  private var sizes = RecentSizes()
+  var sizes = RecentSizes()
   private var lastSample = ProgramSample.zero
 
   /// Reads the file at `path` whole and decodes its header.
@@ -206,12 +207,12 @@ extension TraceReader {
 
 extension TraceReader {
   @inline(never)
-  private func impossible(_ what: String, at offset: Int) -> TraceError {
+  func impossible(_ what: String, at offset: Int) -> TraceError {
     TraceError(.impossibleEvent(what), at: .byte(offset))
   }
 
   @inline(never)
-  private func short(at offset: Int) -> TraceError {
+  func short(at offset: Int) -> TraceError {
     bad("an event does not fit into its chunk, or a number in it into 64 bits", at: offset)
   }
 
@@ -237,6 +238,10 @@ extension TraceReader {
     time &+= steps
     let detail = first &>> 5
     let body: TraceEventBody
+    if header.level == .span {
+      body = try spanEvent(first & 3, detail, at: start)
+      return TraceEvent(time: time &* header.timeUnitNanoseconds, thread: thread, body: body)
+    }
     switch first & 3 {
     case EventClass.birth:
       body = .allocate(object: try birth(at: start), bytes: try size(detail, at: start), alignment: 1, kind: .plain)
@@ -254,7 +259,7 @@ extension TraceReader {
   }
 
   @inline(__always)
-  private mutating func birth(at start: Int) throws(TraceError) -> Int {
+  mutating func birth(at start: Int) throws(TraceError) -> Int {
     let object = objectCount
     if object >= birthEnd { throw impossible("more births than the chunk's header says", at: start) }
     live.insert(object)
@@ -263,7 +268,7 @@ extension TraceReader {
   }
 
   @inline(__always)
-  private mutating func size(_ detail: UInt8, at start: Int) throws(TraceError) -> Int {
+  mutating func size(_ detail: UInt8, at start: Int) throws(TraceError) -> Int {
     let size: UInt64
     if detail == RecentSizes.escape {
       guard let explicit = chunkCursor.varint() else { throw short(at: start) }
@@ -276,13 +281,13 @@ extension TraceReader {
   }
 
   @inline(__always)
-  private func checked(_ size: UInt64, at start: Int) throws(TraceError) -> Int {
+  func checked(_ size: UInt64, at start: Int) throws(TraceError) -> Int {
     if size == 0 || size > UInt64(TraceLimits.objectBytes) { throw impossible("an object of \(size) bytes", at: start) }
     return Int(size)
   }
 
   @inline(__always)
-  private mutating func death(_ detail: UInt8, at start: Int) throws(TraceError) -> Int {
+  mutating func death(_ detail: UInt8, at start: Int) throws(TraceError) -> Int {
     var object: Int
     switch detail {
     case 0...FreeDetail.lastNear: object = objectCount &- 1 &- Int(detail)
@@ -329,7 +334,7 @@ extension TraceReader {
     }
   }
 
-  private mutating func sample(at start: Int) throws(TraceError) -> ProgramSample {
+  mutating func sample(at start: Int) throws(TraceError) -> ProgramSample {
     let sample = ProgramSample(
       cpuNanoseconds: try number(after: lastSample.cpuNanoseconds, at: start),
       anonymousBytes: try sampledBytes(after: lastSample.anonymousBytes, at: start),

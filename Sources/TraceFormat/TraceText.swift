@@ -15,6 +15,12 @@
 //     0.100000 0 sample cpu 31000000 anonymous 1048576 huge 0 minor 310 major 0
 //     end exited 0
 //
+// At the level of spans (see TraceText+Spans.swift):
+//
+//     hstrace 2
+//     level span
+//     0.000012 0 span 0 2
+//
 // A line of an event is: seconds, thread, what. Text values reach to the end of the line; a backslash and newlines in
 // them are written \\ and \n. Lines that are empty or begin with # say nothing. Everything before the first event but
 // `hstrace` may be left out, and so may `end` (then the program exited with status 0).
@@ -23,7 +29,9 @@
 public enum TraceText {
   /// The lines of a header, each with its newline.
   public static func lines(of header: TraceHeader) -> String {
-    var result = "hstrace \(TraceHeader.currentVersion)\nprogram \(escaped(header.program))\n"
+    var result = "hstrace \(header.version)\n"
+    if header.version >= 2 { result += "level \(header.level)\n" }
+    result += "program \(escaped(header.program))\n"
     for argument in header.arguments { result += "argument \(escaped(argument))\n" }
     if !header.system.isEmpty { result += "system \(escaped(header.system))\n" }
     result += "page-bytes \(header.pageBytes)\nclock-nanoseconds \(header.timeUnitNanoseconds)\n"
@@ -42,6 +50,7 @@ public enum TraceText {
       case .free(let object): "free \(object)"
       case .sample(let sample):
         "sample cpu \(sample.cpuNanoseconds) anonymous \(sample.anonymousBytes) huge \(sample.hugeBytes) minor \(sample.minorFaults) major \(sample.majorFaults)"
+      default: spanText(of: event.body)
       }
     return "\(secondsText(event.time)) \(event.thread) \(what)\n"
   }

@@ -30,15 +30,15 @@ struct TraceTextParser {
     return nil
   }
 
-  private func bad(_ text: String) -> TraceError { TraceError(.badLine(text), at: .line(lineNumber)) }
+  func bad(_ text: String) -> TraceError { TraceError(.badLine(text), at: .line(lineNumber)) }
 
   mutating func header() throws(TraceError) -> TraceHeader {
     guard let first = line(), first.split(separator: " ").first == "hstrace" else {
       throw TraceError(.foreign, at: .line(max(lineNumber, 1)))
     }
-    let version = first.split(separator: " ").dropFirst().first.flatMap { Int($0) }
-    guard version == TraceHeader.currentVersion else {
-      throw TraceError(.unsupportedVersion(version ?? 0), at: .line(lineNumber))
+    let version = first.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
+    if !(1...TraceHeader.currentVersion).contains(version) {
+      throw TraceError(.unsupportedVersion(version), at: .line(lineNumber))
     }
     var header = TraceHeader(program: "")
     while let line = line() {
@@ -48,6 +48,11 @@ struct TraceTextParser {
       case "program": header.program = try unescaped(value)
       case "argument": header.arguments.append(try unescaped(value))
       case "system": header.system = try unescaped(value)
+      case "level" where version >= 2:
+        guard let level = TraceLevel.allCases.first(where: { "\($0)" == value }) else {
+          throw bad("no level is called '\(value)' (known: malloc, span)")
+        }
+        header.level = level
       case "page-bytes":
         guard let bytes = Int(value), (512...(1 << 30)).contains(bytes), bytes & (bytes - 1) == 0 else {
           throw bad("a page of '\(value)' bytes is not a page")
@@ -107,7 +112,13 @@ struct TraceTextParser {
     case "resize": body = .resize(object: try number(&words, "an object"), bytes: try number(&words, "a size"))
     case "free": body = .free(object: try number(&words, "an object"))
     case "sample": body = .sample(try sample(&words))
-    default: throw bad("no event is called '\(kind)' (known: allocate, resize, free, sample)")
+    default:
+      guard let span = try spanEvent(kind, &words) else {
+        throw bad(
+          "no event is called '\(kind)' (known: allocate, resize, free, sample; span, resize-span, free-pages, "
+            + "refused-span, refused-growth)")
+      }
+      body = span
     }
     if let extra = words.first { throw bad("'\(extra)' is too much for an event of kind \(kind)") }
     return TraceEvent(time: time, thread: thread, body: body)
@@ -123,7 +134,7 @@ struct TraceTextParser {
     }
   }
 
-  private func number(_ words: inout ArraySlice<Substring>, _ what: String) throws(TraceError) -> Int {
+  func number(_ words: inout ArraySlice<Substring>, _ what: String) throws(TraceError) -> Int {
     guard let word = words.popFirst() else { throw bad("\(what) is missing") }
     guard let number = Int(word) else { throw bad("'\(word)' is not \(what)") }
     return number

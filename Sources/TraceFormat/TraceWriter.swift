@@ -15,21 +15,22 @@ public struct TraceWriter: ~Copyable {
   /// Events written so far.
   public private(set) var eventCount = 0
   /// Objects born so far; the next one has this number.
-  public private(set) var objectCount = 0
+  public internal(set) var objectCount = 0
   /// Bytes that left so far, whole chunks only.
   public private(set) var byteCount = 0
 
   private let output: TraceOutput
-  private var live = LiveObjects()
+  var live = LiveObjects()
+  var lengths = SpanLengths()
   private var time: UInt64 = 0
 
   // The open chunk.
-  private var payload: [UInt8] = []
-  private var chunk = ChunkHeader(
+  var payload: [UInt8] = []
+  var chunk = ChunkHeader(
     payloadBytes: 0, eventCount: 0, birthCount: 0, thread: 0, firstObject: 0, startTime: 0, endTime: 0)
   private var thread: UInt32 = 0
-  private var lastFreed = 0
-  private var sizes = RecentSizes()
+  var lastFreed = 0
+  var sizes = RecentSizes()
   private var lastSample = ProgramSample.zero
 
   /// Begins a trace by writing its header.
@@ -48,7 +49,7 @@ public struct TraceWriter: ~Copyable {
     if clock < time { throw impossible("time goes back from \(time) to \(clock) steps of the clock") }
     if event.time > TraceLimits.nanoseconds { throw impossible("a time of \(event.time) ns") }
     if event.thread < 0 || event.thread >= TraceLimits.threads { throw impossible("thread \(event.thread)") }
-    try check(event.body)
+    if header.level == .malloc { try check(event.body) } else { try checkSpan(event.body) }
     beginEvent(thread: UInt32(event.thread))
     let steps = clock - time
     time = clock
@@ -67,6 +68,7 @@ public struct TraceWriter: ~Copyable {
         payload.appendVarint(folded(Int64(bitPattern: new &- old)))
       }
       lastSample = sample
+    default: encodeSpan(event.body, steps)
     }
     eventCount += 1
     chunk.eventCount += 1
@@ -109,7 +111,7 @@ public struct TraceWriter: ~Copyable {
 }
 
 extension TraceWriter {
-  private func impossible(_ what: String) -> TraceError { TraceError(.impossibleEvent(what), at: .event(eventCount)) }
+  func impossible(_ what: String) -> TraceError { TraceError(.impossibleEvent(what), at: .event(eventCount)) }
 
   /// Refuses what no program can do, and books deaths.
   private mutating func check(_ body: TraceEventBody) throws(TraceError) {
@@ -132,10 +134,14 @@ extension TraceWriter {
       if object < 0 || object >= objectCount || !live.remove(object) {
         throw impossible("free of object \(object), which does not live")
       }
-    case .sample(let sample):
-      for bytes in [sample.anonymousBytes, sample.hugeBytes] where bytes < 0 || bytes > TraceLimits.objectBytes {
-        throw impossible("a sample of \(bytes) bytes")
-      }
+    case .sample(let sample): try check(sample)
+    default: throw impossible("an event of a span in a trace of malloc")
+    }
+  }
+
+  func check(_ sample: ProgramSample) throws(TraceError) {
+    for bytes in [sample.anonymousBytes, sample.hugeBytes] where bytes < 0 || bytes > TraceLimits.objectBytes {
+      throw impossible("a sample of \(bytes) bytes")
     }
   }
 
@@ -160,16 +166,21 @@ extension TraceWriter {
     }
   }
 
-  private mutating func appendFirst(_ eventClass: UInt8, detail: UInt8, _ steps: UInt64) {
+  mutating func appendFirst(_ eventClass: UInt8, detail: UInt8, _ steps: UInt64) {
     payload.append(eventClass | UInt8(min(steps, 7)) << 2 | detail << 5)
     if steps >= 7 { payload.appendVarint(steps - 7) }
   }
 
-  private mutating func encodeBirth(_ bytes: Int, _ alignment: Int, _ kind: AllocationKind, _ steps: UInt64) {
+  /// The next object lives.
+  mutating func bear() {
     chunk.birthCount += 1
     objectCount += 1
     live.reserve(objectCount)
     live.insert(objectCount - 1)
+  }
+
+  private mutating func encodeBirth(_ bytes: Int, _ alignment: Int, _ kind: AllocationKind, _ steps: UInt64) {
+    bear()
     let index = sizes.index(of: UInt64(bytes))
     if kind == .plain {
       appendFirst(EventClass.birth, detail: index ?? RecentSizes.escape, steps)

@@ -6,7 +6,7 @@ import TraceFormat
 
 let recordCommand = Command(
   "record",
-  abstract: "Run a program and record its allocations to a trace",
+  abstract: "Run a program and record its allocations, or those of its allocator, to a trace",
   discussion: """
     Runs PROGRAM with a small library preloaded that logs every malloc, calloc, realloc, aligned allocation and free, \
     and every anonymous mmap, munmap and mremap that the program makes itself. Several times a second the program's \
@@ -16,11 +16,24 @@ let recordCommand = Command(
     --convert does that later. Signals sent to this command are passed on, and its exit status is the program's \
     (128 and the signal's number if a signal ended it).
 
+    With --level span the program runs on the heap, as with 'hugespan run', and what its allocator asks of the heap is \
+    recorded: spans of pages, parts and neighbours that are given back, growth in place. Such a trace is replayed without \
+    size classes in between. HUGESPAN_CONF may hold settings of the heap.
+
     The program must be dynamically linked against glibc and not be set-user-id. Its threads are recorded; processes \
     that it starts are not. If it replaces itself by exec, recording goes on in the new image.
     """,
   options: [
     Option("output", short: "o", .file(), help: "The trace to write", defaultText: "NAME-OF-PROGRAM.hstrace"),
+    Option(
+      "level",
+      .choice([
+        Choice("malloc", "what the program asks of malloc, whatever its allocator is"),
+        Choice("span", "what the allocator asks of the page heap; runs the program on the heap"),
+      ]), help: "What is recorded", defaultText: "malloc"),
+    Option(
+      "frontend", .choice([Choice("jemalloc", "malloc and its family, by the system's libjemalloc.so.2")]),
+      help: "With --level span, what stands between the program and the heap", defaultText: "jemalloc"),
     Option("convert", .file("DIRECTORY"), help: "Run nothing: convert the raw log that an interrupted recording left"),
     Option("keep-raw", help: "Keep the raw log beside the trace"),
     Option("json", .file(), help: "Write what was recorded as JSON to FILE; - for standard output"),
@@ -30,6 +43,7 @@ let recordCommand = Command(
   ],
   examples: [
     Example("hugespan record -o redis.hstrace -- redis-server --port 7777 --disable-thp no", "Record a server"),
+    Example("hugespan record --level span -o spans.hstrace -- python3 script.py", "What jemalloc asks of the page heap"),
     Example("hugespan record --convert redis.hstrace.raw -o redis.hstrace", "Rescue an interrupted recording"),
   ],
   endsOptionsAtFirstOperand: true,
@@ -37,13 +51,16 @@ let recordCommand = Command(
     do {
       if let directory = invocation.text("convert") {
         if !invocation.operands.isEmpty { throw invocation.usageError("--convert runs no program") }
+        if invocation.has("level") { throw invocation.usageError("--convert finds the level in the raw log") }
         return try convert(directory, to: invocation.text("output"), invocation)
       }
       guard let name = invocation.operands.first else { throw invocation.usageError("no program to record is named") }
+      let level = invocation.text("level").flatMap { text in TraceLevel.allCases.first { "\($0)" == text } } ?? .malloc
+      if level == .malloc && invocation.has("frontend") { throw invocation.usageError("--frontend is for --level span") }
       let base = name.split(separator: "/").last.map(String.init) ?? name
       let request = RecordingRequest(
         output: invocation.text("output") ?? "\(base).hstrace", command: invocation.operands,
-        keepsRaw: invocation.has("keep-raw"))
+        keepsRaw: invocation.has("keep-raw"), level: level)
       let (ending, report) = try record(request) { printError("hugespan: \($0)") }
       printReport(report, request.output)
       if let target = invocation.text("json") {
@@ -73,7 +90,7 @@ private func convert(_ directory: String, to output: String?, _ invocation: Invo
 }
 
 private func printReport(_ report: ConversionReport, _ output: String) {
-  var text = "hugespan: \(output): \(report.events) events, \(report.objects) objects, \(report.samples) samples"
+  var text = "hugespan: \(output): \(report.events) events, \(report.objects) \(report.level == .malloc ? "objects" : "spans"), \(report.samples) samples"
   if report.replacedImages > 0 { text += ", \(report.replacedImages) times replaced by exec" }
   printError(text)
   for warning in report.warnings { printError("hugespan: warning: \(warning)") }

@@ -131,7 +131,7 @@ struct Recorded {
     events.map(\.body).filter { body in
       switch body {
       case .allocate(let other, _, _, _), .resize(let other, _), .free(let other): other == object
-      case .sample: false
+      default: false
       }
     }
   }
@@ -147,7 +147,7 @@ struct Recorded {
         .allocate(object: 0, bytes: bytes, alignment: alignment, kind: kind)
       case .resize(_, let bytes): .resize(object: 0, bytes: bytes)
       case .free: .free(object: 0)
-      case .sample: body
+      default: body
       }
     }
   }

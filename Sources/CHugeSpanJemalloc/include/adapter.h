@@ -101,6 +101,17 @@ extern hs_adapter_state hs_adapter HS_SHARED;
 
 // ---- Implemented in C: what Swift cannot do ----
 
+/// Set while this process writes what jemalloc asks of the heap to a log; NULL if it does not, and 0 behind it in a forked
+/// child, which writes none.
+extern const uint32_t *_Nullable hs_adapter_recording HS_SHARED;
+
+static inline bool hs_adapter_is_recording(void) {
+  const uint32_t *recording = hs_adapter_recording;
+  return __builtin_expect(recording != NULL, 0) && *recording;
+}
+/// Appends a record of this kind (recording_log.h), with the present time, and the logarithm of an alignment.
+void hs_adapter_record(uint32_t kind, uint32_t alignment_logarithm, uintptr_t address, uint64_t bytes);
+
 /// Adds to a counter.
 static inline void hs_count(uint64_t *counter, uint64_t amount) { __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED); }
 static inline uint64_t hs_counter(const uint64_t *counter) { return __atomic_load_n(counter, __ATOMIC_RELAXED); }

@@ -44,7 +44,16 @@ typedef struct {
   /// Why recording stopped early (`hs_log_problem`), and the system's error number.
   uint32_t problem;
   uint32_t problem_error;
+  /// Whose log it is (`hs_log_level`): a recorder of the other level leaves it alone.
+  uint32_t level;
 } hs_log_header;
+
+typedef enum {
+  /// The recorder that stands before malloc.
+  HS_LOG_LEVEL_MALLOC = 0,
+  /// An allocator's front end over the page heap.
+  HS_LOG_LEVEL_SPAN = 1,
+} hs_log_level;
 
 typedef enum {
   HS_LOG_COMPLETE = 0,
@@ -89,7 +98,21 @@ typedef enum {
   HS_LOG_THREAD = 11,
   /// The process runs another program from here on (exec): all that lived is gone.
   HS_LOG_IMAGE = 12,
+  /// A span of the page heap. `bytes` has the hints of `hs_log_span_hint` in its lowest bits: it is a number of pages.
+  HS_LOG_SPAN = 13,
+  /// The same at the address that was wished for.
+  HS_LOG_SPAN_AT = 14,
+  /// Any range of pages goes back to the page heap.
+  HS_LOG_SPAN_FREE = 15,
+  /// The page heap refused a span: `address` is where it was wished for, or 0.
+  HS_LOG_SPAN_REFUSED = 16,
 } hs_log_kind;
+
+/// All of the span must read as zero; the caller's hints, as SpanTraits in the trace format codes them.
+typedef enum {
+  HS_LOG_SPAN_ZEROED = 1,
+  HS_LOG_SPAN_HINTS = 0xFFF,
+} hs_log_span_hint;
 
 /// A sample of the program, in a file of its own beside the log, written by `hugespan record`.
 typedef struct {

@@ -33,6 +33,9 @@ package struct FrontEndCounters: Equatable, Sendable {
   package var grownInPlace = 0
   package var shrunkInPlace = 0
   package var moved = 0
+  /// Of spans, parts that were freed and ranges of neighbours that were freed as one.
+  package var cut = 0
+  package var joined = 0
 }
 
 /// The front end over a heap on kernel `K`.
@@ -47,6 +50,8 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
   package internal(set) var meter = Meter()
   /// Share of a large object's pages that are touched.
   package var touchedFraction = 1.0
+  /// What a request for neighbours has freed so far, at the level of spans.
+  var pendingFree = PageSpan(address: 0, pageCount: 0)
 
   /// Puts a front end over `heap`, with tables for `program`, all of them in memory.
   package init(heap: consuming PageHeapCore<K>, program: borrowing TraceProgram, touch: TouchMode) {
@@ -68,7 +73,7 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     var peak = [Int](repeating: 0, count: count)
     let none = UInt8.max
     var slotClass = [UInt8](repeating: none, count: program.slotCount)
-    for index in 0..<program.steps.count {
+    for index in 0..<program.steps.count where program.header.level == .malloc {
       let step = program.steps[index]
       let slot = Int(step.slot)
       if step.kind != StepKind.allocate.rawValue, slotClass[slot] != none { live[Int(slotClass[slot])] -= 1 }
@@ -232,7 +237,7 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
   }
 
   @inline(__always)
-  private mutating func freeSpan(_ address: UInt, _ pages: Int) {
+  mutating func freeSpan(_ address: UInt, _ pages: Int) {
     let start = meter.start()
     heap.free(PageSpan(address: address, pageCount: pages))
     meter.heapCall(since: start)

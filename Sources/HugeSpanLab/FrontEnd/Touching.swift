@@ -55,6 +55,10 @@ extension FrontEnd {
     if touch == .recorded {
       end = min(toPage, max(fromPage, Int((Double(toPage) * touchedFraction).rounded(.up))))
     }
+    touchAll(address, fromPage: fromPage, toPage: end)
+  }
+
+  mutating func touchAll(_ address: UInt, fromPage: Int, toPage end: Int) {
     if end <= fromPage { return }
     let start = meter.start()
     for page in fromPage..<end {

@@ -73,6 +73,11 @@ package enum JemallocLibrary {
 /// What jemalloc must be told so that the heap sees every free.
 let jemallocSettings = "retain:false,dirty_decay_ms:0,muzzy_decay_ms:0"
 
+/// The same before the user's own settings: of one that comes twice jemalloc takes the last.
+func jemallocConfiguration(before own: String?) -> String {
+  [jemallocSettings, own ?? ""].filter { !$0.isEmpty }.joined(separator: ",")
+}
+
 /// Runs the program to its end.
 ///
 /// - Parameter say: told what is worth a line while it happens.
@@ -94,9 +99,7 @@ package func runOnHeap(
     preload = [try PreloadName(for: try PreloadedLibrary.jemalloc.locate(say: say)), jemalloc]
     environment["LD_PRELOAD"] = (preload.map(\.path) + [environment["LD_PRELOAD"] ?? ""])
       .filter { !$0.isEmpty }.joined(separator: ":")
-    // Of a setting that comes twice jemalloc takes the last: the user's.
-    environment["MALLOC_CONF"] = [jemallocSettings, environment["MALLOC_CONF"] ?? ""]
-      .filter { !$0.isEmpty }.joined(separator: ",")
+    environment["MALLOC_CONF"] = jemallocConfiguration(before: environment["MALLOC_CONF"])
   case .python:
     preload = []
     let command = try PythonCommand(

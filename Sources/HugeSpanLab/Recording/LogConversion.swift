@@ -6,9 +6,10 @@ import TraceFormat
 
 /// What became of a raw recording.
 package struct ConversionReport: Equatable, Sendable {
+  package var level = TraceLevel.malloc
   package var events = 0
   package var objects = 0
-  /// Calls of malloc and its family among the births.
+  /// Calls of malloc and its family among the births; at the level of spans what the heap gave.
   package var heapBirths = 0
   package var samples = 0
   /// Releases of addresses that were born before recording began, or outside of what is recorded.
@@ -29,6 +30,7 @@ package struct LogConversion: ~Copyable {
   private var report = ConversionReport()
   private var heap: [UInt64: Int] = [:]
   private var mapped = MappedRanges()
+  private var spans: SpanConversion
   /// What a thread has given up by realloc or mremap, until the call's end says what became of it.
   private var pending: [Int: Pending] = [:]
   private var time: UInt64 = 0
@@ -70,7 +72,10 @@ package struct LogConversion: ~Copyable {
     } catch { fatalError("\(error)") }
   }
 
-  private init(writer: consuming TraceWriter) { self.writer = writer }
+  private init(writer: consuming TraceWriter) {
+    spans = SpanConversion(pageBytes: writer.header.pageBytes)
+    self.writer = writer
+  }
 
   private consuming func finish(_ ending: TraceEnding) throws(TraceError) { try writer.finish(ending) }
 
@@ -111,6 +116,7 @@ package struct LogConversion: ~Copyable {
     report.objects = writer.objectCount
     report.problem = Self.problem(of: log)
     report.attached = log.header.process != 0
+    report.level = writer.header.level
   }
 }
 
@@ -158,11 +164,19 @@ extension LogConversion {
       pending[record.thread] = Pending(
         object: mapped.object(at: record.address), address: record.address, bytes: record.bytes)
     case HS_LOG_REMAP_END: try remapped(record)
+    case HS_LOG_SPAN, HS_LOG_SPAN_AT, HS_LOG_SPAN_FREE, HS_LOG_SPAN_REFUSED: try addSpan(record)
+    case HS_LOG_IMAGE where writer.header.level == .span: try addSpan(record)
     case HS_LOG_IMAGE:
       report.replacedImages += 1
       try freeAll(thread: record.thread)
     default: break
     }
+  }
+
+  private mutating func addSpan(_ record: LogRecord) throws(TraceError) {
+    var events: [TraceEventBody] = []
+    try spans.add(record, &report) { (event) throws(TraceError) in events.append(event) }
+    for event in events { try emit(event, thread: record.thread) }
   }
 
   /// An object is at least a byte: malloc(0) returns an address of its own.

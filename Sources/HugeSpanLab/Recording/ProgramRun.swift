@@ -12,14 +12,19 @@ package struct ProgramRun {
   package var program: PreloadableProgram
   /// The program's name as it sees it, and its arguments.
   package var arguments: [String]
-  package var library: String
+  /// What is preloaded, in this order.
+  package var libraries: [String]
   package var recording: RawRecording
+  package var level: TraceLevel
 
-  package init(program: PreloadableProgram, arguments: [String], library: String, recording: RawRecording) {
+  package init(
+    program: PreloadableProgram, arguments: [String], libraries: [String], recording: RawRecording, level: TraceLevel
+  ) {
     self.program = program
     self.arguments = arguments
-    self.library = library
+    self.libraries = libraries
     self.recording = recording
+    self.level = level
   }
 
   /// Starts the program and returns when it has ended. Signals that are sent to this process meanwhile are passed on.
@@ -37,8 +42,9 @@ package struct ProgramRun {
   /// Ours, with the log named and the recorder before whatever is preloaded already.
   private func environment() -> [String] {
     var result = Environment()
-    result["LD_PRELOAD"] = ([library] + (result["LD_PRELOAD"].map { $0.isEmpty ? [] : [$0] } ?? [])).joined(
-      separator: ":")
+    let preloaded = result["LD_PRELOAD"].map { $0.isEmpty ? [] : [$0] } ?? []
+    result["LD_PRELOAD"] = (libraries + preloaded).joined(separator: ":")
+    if level == .span { result["MALLOC_CONF"] = jemallocConfiguration(before: result["MALLOC_CONF"]) }
     result[HS_LOG_VARIABLE] = recording.logPath
     return result.entries
   }

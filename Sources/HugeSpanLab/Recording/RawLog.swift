@@ -120,7 +120,9 @@ private struct SegmentCursor {
   var rank: UInt64 {
     let born: Bool =
       switch hs_log_kind(UInt32(truncatingIfNeeded: (current.head >> 48) & 0xFF)) {
-      case HS_LOG_MALLOC, HS_LOG_CALLOC, HS_LOG_ALIGNED, HS_LOG_REALLOC_END, HS_LOG_MAP, HS_LOG_REMAP_END: true
+      case HS_LOG_MALLOC, HS_LOG_CALLOC, HS_LOG_ALIGNED, HS_LOG_REALLOC_END, HS_LOG_MAP, HS_LOG_REMAP_END,
+        HS_LOG_SPAN, HS_LOG_SPAN_AT:
+        true
       default: false
       }
     return (current.head & (1 << 48 - 1)) << 1 | (born ? 1 : 0)

@@ -11,11 +11,14 @@ package struct RecordingRequest: Sendable {
   package var command: [String]
   /// Leave the raw recording beside the trace.
   package var keepsRaw: Bool
+  /// What to record. Spans are recorded by the front end under jemalloc, on the heap; HUGESPAN_CONF has its settings.
+  package var level: TraceLevel
 
-  package init(output: String, command: [String], keepsRaw: Bool = false) {
+  package init(output: String, command: [String], keepsRaw: Bool = false, level: TraceLevel = .malloc) {
     self.output = output
     self.command = command
     self.keepsRaw = keepsRaw
+    self.level = level
   }
 
   /// The directory of the raw recording.
@@ -30,12 +33,20 @@ package func record(
 ) throws(ProgramError) -> (ending: ProgramEnding, report: ConversionReport) {
   let program = try PreloadableProgram(
     named: request.command[0], searchPath: getenv("PATH").map { String(cString: $0) })
-  let library = try PreloadedLibrary.recorder.locate(say: say)
+  var preloads: [PreloadName] = []
+  switch request.level {
+  case .malloc: preloads.append(try PreloadName(for: PreloadedLibrary.recorder.locate(say: say)))
+  case .span:
+    let jemalloc = try JemallocLibrary.locate()
+    preloads.append(try PreloadName(for: PreloadedLibrary.jemalloc.locate(say: say)))
+    preloads.append(try PreloadName(for: jemalloc))
+  }
   let header = TraceHeader(
-    program: program.path, arguments: Array(request.command.dropFirst()), system: systemName())
+    program: program.path, arguments: Array(request.command.dropFirst()), system: systemName(), level: request.level)
   let recording = try RawRecording.create(at: absolutePath(request.rawDirectory), header: header)
-  let preload = try PreloadName(for: library)
-  let run = ProgramRun(program: program, arguments: request.command, library: preload.path, recording: recording)
+  let run = ProgramRun(
+    program: program, arguments: request.command, libraries: preloads.map(\.path), recording: recording,
+    level: request.level)
   let ending: ProgramEnding
   do { ending = try run.run() } catch {
     recording.remove()
@@ -64,9 +75,14 @@ extension ConversionReport {
   package var warnings: [String] {
     var result: [String] = []
     if let problem { result.append("the recording is incomplete: \(problem)") }
-    if !attached {
+    if !attached && level == .span {
+      result.append(
+        "the front end was not loaded into the program; the dynamic linker or the program's environment kept it out")
+    } else if !attached {
       result.append(
         "the recorder was not loaded into the program; the dynamic linker or the program's environment kept it out")
+    } else if heapBirths == 0 && level == .span {
+      result.append("no span was asked for: the program brings an allocator of its own, or made no call of malloc")
     } else if heapBirths == 0 {
       result.append(
         "no call of malloc was seen: the program brings an allocator of its own, or made no call; only its mappings are in the trace"

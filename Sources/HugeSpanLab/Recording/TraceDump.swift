@@ -7,7 +7,7 @@ package enum TraceDump {
   /// Up to the first event.
   package static func opening(_ header: TraceHeader) -> String {
     let fields: [(String, String)] = [
-      ("program", JSONText.quoted(header.program)),
+      ("level", JSONText.quoted("\(header.level)")), ("program", JSONText.quoted(header.program)),
       ("arguments", JSONText.array(header.arguments.map(JSONText.quoted))),
       ("system", JSONText.quoted(header.system)), ("pageBytes", "\(header.pageBytes)"),
       ("clockNanoseconds", "\(header.timeUnitNanoseconds)"), ("startNanoseconds", "\(header.startNanoseconds)"),
@@ -32,8 +32,33 @@ package enum TraceDump {
         ("anonymousBytes", "\(sample.anonymousBytes)"), ("hugeBytes", "\(sample.hugeBytes)"),
         ("minorFaults", "\(sample.minorFaults)"), ("majorFaults", "\(sample.majorFaults)"),
       ]
+    case .allocateSpan(let span, let pages, let traits):
+      fields += [("event", "\"span\""), ("object", "\(span)"), ("pages", "\(pages)")] + Self.fields(of: traits)
+    case .refuseSpan(let pages, let traits):
+      fields += [("event", "\"refused-span\""), ("pages", "\(pages)")] + Self.fields(of: traits)
+    case .resizeSpan(let span, let pages, let isZeroed):
+      fields += [("event", "\"resize-span\""), ("object", "\(span)"), ("pages", "\(pages)")]
+      if isZeroed { fields.append(("zeroed", "true")) }
+    case .refuseGrowth(let span, let pages, let isZeroed):
+      fields += [("event", "\"refused-growth\""), ("object", "\(span)"), ("pages", "\(pages)")]
+      if isZeroed { fields.append(("zeroed", "true")) }
+    case .freePages(let span, let first, let pages, let tail, let isJoined):
+      fields += [
+        ("event", "\"free-pages\""), ("object", "\(span)"), ("first", "\(first)"), ("pages", "\(pages)"),
+      ]
+      if let tail { fields.append(("tail", "\(tail)")) }
+      if isJoined { fields.append(("joined", "true")) }
     }
     return (isFirst ? "\n    " : ",\n    ") + JSONText.object(fields)
+  }
+
+  private static func fields(of traits: SpanTraits) -> [(String, String)] {
+    var fields: [(String, String)] = []
+    if traits.alignmentPages != 1 { fields.append(("alignmentPages", "\(traits.alignmentPages)")) }
+    if traits.isZeroed { fields.append(("zeroed", "true")) }
+    if traits.lifetime != .unknown { fields.append(("lifetime", "\"\(traits.lifetime)\"")) }
+    if traits.objects != .unknown { fields.append(("objects", "\"\(traits.objects)\"")) }
+    return fields
   }
 
   /// After the last event; `ending` is nil when the dump stopped before the trace did.
@@ -53,7 +78,7 @@ extension ConversionReport {
       }
     return JSONText.document([
       ("schema", "\"hugespan.record/1\""), ("trace", JSONText.quoted(output)),
-      ("command", JSONText.array(command.map(JSONText.quoted))), ("ending", how.map(JSONText.quoted) ?? "null"),
+      ("level", JSONText.quoted("\(level)")), ("command", JSONText.array(command.map(JSONText.quoted))), ("ending", how.map(JSONText.quoted) ?? "null"),
       ("events", "\(events)"), ("objects", "\(objects)"), ("samples", "\(samples)"),
       ("replacedImages", "\(replacedImages)"), ("unknownReleases", "\(unknownReleases)"),
       ("unseenReleases", "\(unseenReleases)"), ("warnings", JSONText.array(warnings.map(JSONText.quoted))),

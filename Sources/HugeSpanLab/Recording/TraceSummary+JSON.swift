@@ -7,10 +7,13 @@ extension TraceSummary {
   package func json(path: String) -> String {
     var kinds = AllocationKind.allCases.map { ("\($0)", "\(births[$0] ?? 0)") }
     kinds += [("resize", "\(resizes)"), ("free", "\(frees)"), ("sample", "\(samples)")]
+    if header.level == .span {
+      kinds += [("growth", "\(growths)"), ("partialFree", "\(partialFrees)"), ("refusal", "\(refusals)")]
+    }
     let fields: [(String, String)] = [
       ("schema", JSONText.quoted("hugespan.trace-info/1")), ("file", JSONText.quoted(path)),
       ("fileBytes", "\(fileBytes)"),
-      ("chunks", "\(chunks)"), ("program", JSONText.quoted(header.program)),
+      ("chunks", "\(chunks)"), ("level", JSONText.quoted("\(header.level)")), ("program", JSONText.quoted(header.program)),
       ("arguments", JSONText.array(header.arguments.map(JSONText.quoted))), ("system", JSONText.quoted(header.system)),
       ("pageBytes", "\(header.pageBytes)"),
       ("startedAt", JSONText.quoted(utcText(seconds: Int(header.startNanoseconds / 1_000_000_000)))),

@@ -6,16 +6,19 @@ extension TraceSummary {
   /// The report of `hugespan trace info`.
   package func text(path: String) -> String {
     var lines: [String] = []
-    lines.append("trace      \(path): \(bytesText(fileBytes)), \(chunks) chunks, version \(TraceHeader.currentVersion)")
+    lines.append("trace      \(path): \(bytesText(fileBytes)), \(chunks) chunks, version \(header.version)")
     lines.append("program    \(([header.program] + header.arguments).joined(separator: " ").prefix(160))")
     lines.append("recorded   \(dateText(header.startNanoseconds)) on \(header.system), page \(header.pageBytes) bytes")
+    if header.level == .span {
+      lines.append("level      spans: what an allocator asked of the page heap under it")
+    }
     lines.append("ending     \(ending)")
     lines.append(
       "time       \(secondsText(nanoseconds)) s, \(threads) threads, busy \(decimal(busyShare, 2)) CPUs on average")
     lines.append("events     \(events), \(decimal(bytesPerEvent, 2)) bytes each")
     let kinds = AllocationKind.allCases.compactMap { kind in births[kind].map { "\($0) \(kind)" } }
     lines.append(
-      "           births \(kinds.joined(separator: ", ")); resizes \(resizes); frees \(frees); samples \(samples)")
+      "           births \(kinds.joined(separator: ", ")); resizes \(resizes)\(spanCounts)frees \(frees); samples \(samples)")
     lines.append(
       "live       peak \(bytesText(peak.liveBytes)) at \(secondsText(peak.time)) s; at the end \(bytesText(liveAtEnd)) in \(liveObjectsAtEnd) objects"
     )
@@ -41,6 +44,11 @@ extension TraceSummary {
       )
     }
     return lines.joined(separator: "\n") + "\n"
+  }
+
+  private var spanCounts: String {
+    header.level == .malloc
+      ? "; " : " (\(growths) to more); freed in part \(partialFrees); refused \(refusals); "
   }
 
   /// The highest live bytes within each of `count` equal parts of the time.

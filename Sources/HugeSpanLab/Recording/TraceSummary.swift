@@ -36,6 +36,12 @@ package struct TraceSummary: Sendable {
 
   package var births = [AllocationKind: Int]()
   package var resizes = 0
+  /// Of the resizes of spans those that made one longer.
+  package var growths = 0
+  /// Requests that gave back a part of a span, or several together; counted for each span that they touched.
+  package var partialFrees = 0
+  /// Requests that the heap refused.
+  package var refusals = 0
   package var frees = 0
   package var samples = 0
   package var threads = 0
@@ -62,7 +68,7 @@ package struct TraceSummary: Sendable {
   package var longestSampleGap: UInt64 = 0
 
   /// All events, samples included.
-  package var events: Int { births.values.reduce(0, +) + resizes + frees + samples }
+  package var events: Int { births.values.reduce(0, +) + resizes + frees + partialFrees + refusals + samples }
   package var bytesPerEvent: Double { events == 0 ? 0 : Double(fileBytes) / Double(events) }
   /// CPU seconds per second.
   package var busyShare: Double {
@@ -84,23 +90,41 @@ package struct TraceSummary: Sendable {
     ending = .stopped
     var live = LiveCurve()
     var sizes: [Int] = []
+    var liveObjects = 0
+    let page = header.pageBytes
     var previousSample: UInt64?
     while let event = try reader.next() {
       nanoseconds = event.time
       switch event.body {
       case .allocate(_, let bytes, _, let kind):
-        births[kind, default: 0] += 1
+        note(birthOf: bytes, kind)
         sizes.append(bytes)
-        let exponent = Int.bitWidth - 1 - bytes.leadingZeroBitCount
-        sizeClasses[exponent].births += 1
-        sizeClasses[exponent].bytes += bytes
+        liveObjects += 1
         live.add(bytes, at: event.time)
+      case .allocateSpan(_, let pages, let traits):
+        note(birthOf: pages * page, traits.isZeroed ? .zeroed : traits.alignmentPages > 1 ? .aligned : .plain)
+        sizes.append(pages * page)
+        liveObjects += 1
+        live.add(pages * page, at: event.time)
+      case .resizeSpan(let span, let pages, _):
+        resizes += 1
+        if pages * page > sizes[span] { growths += 1 }
+        live.add(pages * page - sizes[span], at: event.time)
+        sizes[span] = pages * page
+      case .freePages(let span, let first, let pages, let tail, _):
+        partialFrees += 1
+        live.add(-pages * page, at: event.time)
+        if tail != nil { sizes.append(sizes[span] - (first + pages) * page) }
+        sizes[span] = first * page
+        liveObjects += (tail == nil ? 0 : 1) - (first == 0 ? 1 : 0)
+      case .refuseSpan, .refuseGrowth: refusals += 1
       case .resize(let object, let bytes):
         resizes += 1
         live.add(bytes - sizes[object], at: event.time)
         sizes[object] = bytes
       case .free(let object):
         frees += 1
+        liveObjects -= 1
         live.add(-sizes[object], at: event.time)
       case .sample(let sample):
         note(sample, at: event.time, live: live.takeRecentPeak())
@@ -114,10 +138,17 @@ package struct TraceSummary: Sendable {
     curve = live.points
     peak = live.peak
     liveAtEnd = live.bytes
-    liveObjectsAtEnd = births.values.reduce(0, +) - frees
+    liveObjectsAtEnd = liveObjects
     drops = Self.findDrops(in: curve)
     chunks = reader.chunkCount
     if let ending = reader.ending { self.ending = ending }
+  }
+
+  private mutating func note(birthOf bytes: Int, _ kind: AllocationKind) {
+    births[kind, default: 0] += 1
+    let exponent = Int.bitWidth - 1 - bytes.leadingZeroBitCount
+    sizeClasses[exponent].births += 1
+    sizeClasses[exponent].bytes += bytes
   }
 
   private mutating func note(_ sample: ProgramSample, at time: UInt64, live: Int) {

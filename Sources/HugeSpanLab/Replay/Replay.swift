@@ -71,6 +71,7 @@ package struct Replay: ~Copyable {
     begin(program)
     let steps = program.steps.base
     let count = program.steps.count
+    let isSpanLevel = program.header.level == .span
     var due = min(nextTick, nextSample, nextResidency, nextPause)
     var index = 0
     while index < count {
@@ -78,7 +79,9 @@ package struct Replay: ~Copyable {
       if step.time >= due { due = catchUp(to: step.time) }
       do throws(HeapError) {
         let slot = Int(truncatingIfNeeded: step.slot)
-        if step.kind == StepKind.allocate.rawValue {
+        if isSpanLevel {
+          try replaySpan(step, slot)
+        } else if step.kind == StepKind.allocate.rawValue {
           try frontEnd.allocate(
             slot: slot, bytes: step.bytes, alignmentShift: step.alignmentShift, isMapped: step.isMapped)
         } else if step.kind == StepKind.free.rawValue {
@@ -90,9 +93,24 @@ package struct Replay: ~Copyable {
       if frontEnd.meter.usedPages > samplePages { sampleAtPeak(step.time) }
       index += 1
     }
+    frontEnd.flushFree()
     _ = catchUp(to: program.summary.nanoseconds)
     if options.samples > 0 { sample(program.summary.nanoseconds) }
     return try finish(program)
+  }
+
+  private mutating func replaySpan(_ step: TraceStep, _ slot: Int) throws(HeapError) {
+    switch StepKind(rawValue: step.kind) {
+    case .allocateSpan:
+      frontEnd.flushFree()
+      try frontEnd.allocateSpan(
+        slot: slot, bytes: step.bytes, alignmentShift: step.alignmentShift, traits: step.traits)
+    case .resizeSpan:
+      frontEnd.flushFree()
+      try frontEnd.resizeSpan(slot: slot, bytes: step.bytes, traits: step.traits)
+    case .split: frontEnd.split(slot: slot, atPage: step.bytes & 0xFFFF_FFFF, other: step.bytes >> 32)
+    default: frontEnd.freeSpan(slot: slot, isJoined: step.traits != 0)
+    }
   }
 
   private mutating func begin(_ program: borrowing TraceProgram) {
@@ -257,7 +275,8 @@ package struct Replay: ~Copyable {
       "metadataBytes": heap.metadataBytes, "peakUsedPages": frontEnd.meter.peakUsedPages,
       "spansCarved": counters.spansCarved, "spansReturned": counters.spansReturned,
       "largeAllocations": counters.largeAllocations, "grownInPlace": counters.grownInPlace,
-      "shrunkInPlace": counters.shrunkInPlace, "moved": counters.moved,
+      "shrunkInPlace": counters.shrunkInPlace, "moved": counters.moved, "cut": counters.cut,
+      "joined": counters.joined,
     ]
   }
 }

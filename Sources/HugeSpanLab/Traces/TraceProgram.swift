@@ -6,16 +6,21 @@
 
 import TraceFormat
 
-/// What an event does; the low bits of `Step.detail`.
+/// What a step does. An event of a malloc-level trace is one step; a part of a span that is freed is up to three: the
+/// span is cut into spans before, and then one of them is freed.
 package enum StepKind: UInt8, Sendable {
   case allocate, resize, free
+  case allocateSpan, resizeSpan
+  /// The pages of a span from an offset on become a span of their own, in another slot.
+  case split
 }
 
 /// One event. Packed, because a run reads millions of them between two measurements.
 package struct TraceStep: BitwiseCopyable, Sendable {
   /// Nanoseconds since the start of the trace.
   package var time: UInt64
-  /// The object's size in bytes after the event; its last size for a free.
+  /// The object's size in bytes after the event; its last size for a free. For a split, the offset in
+  /// pages of the heap in the lower half and the other slot in the upper one.
   package var bytes: Int
   /// The object's slot.
   package var slot: UInt32
@@ -24,7 +29,9 @@ package struct TraceStep: BitwiseCopyable, Sendable {
   package var alignmentShift: UInt8
   /// The program's own mapping: whole pages, never carved from a span.
   package var isMapped: Bool
-  package var unused: UInt8 = 0
+  /// Of a span that is born or grows, what was asked of it (`SpanTraits.coded`). Of a free, 1 if the next step frees what
+  /// follows in memory by the same request.
+  package var traits: UInt8 = 0
 }
 
 /// What was measured of the recorded program at a time of the trace.
@@ -74,13 +81,13 @@ package struct TraceProgram: ~Copyable {
   package init(_ file: TraceFile) throws(TraceError) {
     var counter = try TraceReader(file, tolerance: .upToLastWholeChunk)
     var count = 0
-    while let event = try counter.next() {
-      if case .sample = event.body { continue }
-      count += 1
+    while let event = try counter.next() { count += Self.stepCount(of: event.body) }
+    if counter.header.level == .span && counter.header.pageBytes < SizeClasses.pageBytes {
+      throw TraceError(.badField("spans of pages of \(counter.header.pageBytes) bytes cannot be replayed"), at: nil)
     }
     let objects = counter.objectCount
     let steps = MappedArray<TraceStep>(uninitializedCount: count)
-    var builder = SlotBuilder(objectCount: objects)
+    var builder = SlotBuilder(objectCount: objects, pageBytes: counter.header.pageBytes)
     var samples: [TimedSample] = []
     var fractions: [Double] = []
     var summary = ProgramTotals()
@@ -98,8 +105,15 @@ package struct TraceProgram: ~Copyable {
         fractions.append(min(max(fraction, 0), 1))
         continue
       }
-      (steps.base + index).initialize(to: builder.step(for: event, &summary))
-      index += 1
+      if counter.header.level == .malloc {
+        (steps.base + index).initialize(to: builder.step(for: event, &summary))
+        index += 1
+      } else {
+        builder.addSpanSteps(for: event, &summary) { step in
+          (steps.base + index).initialize(to: step)
+          index += 1
+        }
+      }
       summary.peakLiveBytes = max(summary.peakLiveBytes, builder.smallBytes + builder.largeBytes)
       summary.peakLargeBytes = max(summary.peakLargeBytes, builder.largeBytes)
       summary.peakSmallBytes = max(summary.peakSmallBytes, builder.smallBytes)
@@ -114,6 +128,14 @@ package struct TraceProgram: ~Copyable {
     touchedFractions = Self.widened(fractions, samples)
   }
 
+  private static func stepCount(of body: TraceEventBody) -> Int {
+    switch body {
+    case .sample, .refuseSpan, .refuseGrowth: 0
+    case .freePages(_, let first, _, let tail, _): 1 + (first > 0 ? 1 : 0) + (tail == nil ? 0 : 1)
+    default: 1
+    }
+  }
+
   /// The largest fraction within two seconds from each sample on: memory is touched some time after it is allocated.
   private static func widened(_ fractions: [Double], _ samples: [TimedSample]) -> [Double] {
     var result = fractions
@@ -125,103 +147,5 @@ package struct TraceProgram: ~Copyable {
       }
     }
     return result
-  }
-}
-
-/// Gives objects their slots and turns events into steps.
-private struct SlotBuilder {
-  private var slots: [UInt32]
-  private var freeSlots: [UInt32] = []
-  private var sizes: [Int] = []
-  private(set) var slotCount = 0
-  private(set) var smallBytes = 0
-  private(set) var largeBytes = 0
-
-  init(objectCount: Int) { slots = [UInt32](repeating: 0, count: objectCount) }
-
-  private mutating func count(_ bytes: Int, _ sign: Int) {
-    if bytes > SizeClasses.largestBytes { largeBytes += sign * bytes } else { smallBytes += sign * bytes }
-  }
-
-  mutating func step(for event: TraceEvent, _ summary: inout ProgramTotals) -> TraceStep {
-    switch event.body {
-    case .allocate(let object, let bytes, let alignment, let kind):
-      let slot: UInt32
-      if let last = freeSlots.popLast() {
-        slot = last
-      } else {
-        slot = UInt32(slotCount)
-        slotCount += 1
-        sizes.append(0)
-      }
-      slots[object] = slot
-      sizes[Int(slot)] = bytes
-      count(bytes, 1)
-      summary.allocations += 1
-      summary.allocatedBytes += bytes
-      return TraceStep(
-        time: event.time, bytes: bytes, slot: slot, kind: StepKind.allocate.rawValue,
-        alignmentShift: UInt8(max(alignment, 1).trailingZeroBitCount), isMapped: kind == .mapped)
-    case .resize(let object, let bytes):
-      let slot = slots[object]
-      count(sizes[Int(slot)], -1)
-      count(bytes, 1)
-      sizes[Int(slot)] = bytes
-      summary.resizes += 1
-      return TraceStep(
-        time: event.time, bytes: bytes, slot: slot, kind: StepKind.resize.rawValue, alignmentShift: 0, isMapped: false)
-    case .free(let object):
-      let slot = slots[object]
-      let bytes = sizes[Int(slot)]
-      count(bytes, -1)
-      freeSlots.append(slot)
-      summary.frees += 1
-      return TraceStep(
-        time: event.time, bytes: bytes, slot: slot, kind: StepKind.free.rawValue, alignmentShift: 0, isMapped: false)
-    case .sample: preconditionFailure("a sample is no step")
-    }
-  }
-}
-
-// MARK: - The recorded program over time
-
-/// Walks the samples of a trace forward in time.
-package struct SampleCursor {
-  private let samples: [TimedSample]
-  private let fractions: [Double]
-  private var index = 0
-
-  package init(_ program: borrowing TraceProgram) {
-    samples = program.samples
-    fractions = program.touchedFractions
-  }
-
-  private mutating func advance(to time: UInt64) {
-    while index + 1 < samples.count, samples[index + 1].time <= time { index += 1 }
-  }
-
-  /// CPU time of the recorded program at `time`, interpolated between samples. Times may not decrease.
-  package mutating func processCPU(at time: UInt64) -> UInt64 {
-    guard !samples.isEmpty else { return 0 }
-    advance(to: time)
-    let before = samples[index]
-    if time <= before.time {
-      let share = before.time == 0 ? 1 : Double(time) / Double(before.time)
-      return UInt64(share * Double(before.sample.cpuNanoseconds))
-    }
-    guard index + 1 < samples.count else { return before.sample.cpuNanoseconds }
-    let after = samples[index + 1]
-    let share = Double(time - before.time) / Double(after.time - before.time)
-    let gained = after.sample.cpuNanoseconds &- before.sample.cpuNanoseconds
-    // A program that replaced itself starts its clock anew.
-    if after.sample.cpuNanoseconds < before.sample.cpuNanoseconds { return before.sample.cpuNanoseconds }
-    return before.sample.cpuNanoseconds + UInt64(share * Double(gained))
-  }
-
-  /// Share of a large object's pages that the recorded program touched around `time`; 1 without samples.
-  package mutating func touchedFraction(at time: UInt64) -> Double {
-    guard !samples.isEmpty else { return 1 }
-    advance(to: time)
-    return fractions[index]
   }
 }

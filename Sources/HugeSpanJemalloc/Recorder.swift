@@ -1,0 +1,1 @@
+../HugeSpanRecorder/Recorder.swift
