@@ -43,7 +43,8 @@ let recordCommand = Command(
   ],
   examples: [
     Example("hugespan record -o redis.hstrace -- redis-server --port 7777 --disable-thp no", "Record a server"),
-    Example("hugespan record --level span -o spans.hstrace -- python3 script.py", "What jemalloc asks of the page heap"),
+    Example(
+      "hugespan record --level span -o spans.hstrace -- python3 script.py", "What jemalloc asks of the page heap"),
     Example("hugespan record --convert redis.hstrace.raw -o redis.hstrace", "Rescue an interrupted recording"),
   ],
   endsOptionsAtFirstOperand: true,
@@ -56,7 +57,9 @@ let recordCommand = Command(
       }
       guard let name = invocation.operands.first else { throw invocation.usageError("no program to record is named") }
       let level = invocation.text("level").flatMap { text in TraceLevel.allCases.first { "\($0)" == text } } ?? .malloc
-      if level == .malloc && invocation.has("frontend") { throw invocation.usageError("--frontend is for --level span") }
+      if level == .malloc && invocation.has("frontend") {
+        throw invocation.usageError("--frontend is for --level span")
+      }
       let base = name.split(separator: "/").last.map(String.init) ?? name
       let request = RecordingRequest(
         output: invocation.text("output") ?? "\(base).hstrace", command: invocation.operands,
@@ -90,7 +93,8 @@ private func convert(_ directory: String, to output: String?, _ invocation: Invo
 }
 
 private func printReport(_ report: ConversionReport, _ output: String) {
-  var text = "hugespan: \(output): \(report.events) events, \(report.objects) \(report.level == .malloc ? "objects" : "spans"), \(report.samples) samples"
+  var text =
+    "hugespan: \(output): \(report.events) events, \(report.objects) \(report.level == .malloc ? "objects" : "spans"), \(report.samples) samples"
   if report.replacedImages > 0 { text += ", \(report.replacedImages) times replaced by exec" }
   printError(text)
   for warning in report.warnings { printError("hugespan: warning: \(warning)") }

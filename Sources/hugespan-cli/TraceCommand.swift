@@ -1,4 +1,4 @@
-// `hugespan trace info|dump|pack`: looks into traces, and makes them from text.
+// `hugespan trace info|dump|pack`: looks into traces, and makes them from text. (Tables: TraceTableCommands.swift.)
 
 import Glibc
 import HugeSpanLab
@@ -7,8 +7,8 @@ import TraceFormat
 
 let traceCommand = Command(
   "trace",
-  abstract: "Look into a recorded trace, or make one from text",
-  subcommands: [traceInfoCommand, traceDumpCommand, tracePackCommand])
+  abstract: "Look into a recorded trace, or make one from text or a table",
+  subcommands: [traceInfoCommand, traceDumpCommand, tracePackCommand, traceImportCommand, traceExportCommand])
 
 private let traceInfoCommand = Command(
   "info",
@@ -77,21 +77,8 @@ private let tracePackCommand = Command(
     }
     let path = invocation.operands[0]
     let text = try readingTrace(path) { () throws(TraceError) in try TraceFile(path: path) }
-    let partial = "\(output).partial"
-    let file = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-    guard file >= 0 else {
-      throw CommandFailure("\(partial): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
-    }
-    defer { close(file) }
-    let packed: (events: Int, objects: Int)
-    do {
-      packed = try readingTrace(path) { () throws(TraceError) in try TraceText.pack(text, to: .descriptor(file)) }
-    } catch {
-      unlink(partial)
-      throw error
-    }
-    if rename(partial, output) != 0 {
-      throw CommandFailure("\(output): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
+    let packed = try writingWhole(output) { descriptor in
+      try readingTrace(path) { () throws(TraceError) in try TraceText.pack(text, to: .descriptor(descriptor)) }
     }
     if let target = invocation.text("json") {
       let fields = [

@@ -78,7 +78,8 @@ extension ConversionReport {
       }
     return JSONText.document([
       ("schema", "\"hugespan.record/1\""), ("trace", JSONText.quoted(output)),
-      ("level", JSONText.quoted("\(level)")), ("command", JSONText.array(command.map(JSONText.quoted))), ("ending", how.map(JSONText.quoted) ?? "null"),
+      ("level", JSONText.quoted("\(level)")), ("command", JSONText.array(command.map(JSONText.quoted))),
+      ("ending", how.map(JSONText.quoted) ?? "null"),
       ("events", "\(events)"), ("objects", "\(objects)"), ("samples", "\(samples)"),
       ("replacedImages", "\(replacedImages)"), ("unknownReleases", "\(unknownReleases)"),
       ("unseenReleases", "\(unseenReleases)"), ("warnings", JSONText.array(warnings.map(JSONText.quoted))),

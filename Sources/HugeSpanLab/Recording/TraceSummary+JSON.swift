@@ -13,7 +13,8 @@ extension TraceSummary {
     let fields: [(String, String)] = [
       ("schema", JSONText.quoted("hugespan.trace-info/1")), ("file", JSONText.quoted(path)),
       ("fileBytes", "\(fileBytes)"),
-      ("chunks", "\(chunks)"), ("level", JSONText.quoted("\(header.level)")), ("program", JSONText.quoted(header.program)),
+      ("chunks", "\(chunks)"), ("level", JSONText.quoted("\(header.level)")),
+      ("program", JSONText.quoted(header.program)),
       ("arguments", JSONText.array(header.arguments.map(JSONText.quoted))), ("system", JSONText.quoted(header.system)),
       ("pageBytes", "\(header.pageBytes)"),
       ("startedAt", JSONText.quoted(utcText(seconds: Int(header.startNanoseconds / 1_000_000_000)))),

@@ -18,7 +18,8 @@ extension TraceSummary {
     lines.append("events     \(events), \(decimal(bytesPerEvent, 2)) bytes each")
     let kinds = AllocationKind.allCases.compactMap { kind in births[kind].map { "\($0) \(kind)" } }
     lines.append(
-      "           births \(kinds.joined(separator: ", ")); resizes \(resizes)\(spanCounts)frees \(frees); samples \(samples)")
+      "           births \(kinds.joined(separator: ", ")); resizes \(resizes)\(spanCounts)frees \(frees); samples \(samples)"
+    )
     lines.append(
       "live       peak \(bytesText(peak.liveBytes)) at \(secondsText(peak.time)) s; at the end \(bytesText(liveAtEnd)) in \(liveObjectsAtEnd) objects"
     )

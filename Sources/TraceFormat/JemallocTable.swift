@@ -1,0 +1,179 @@
+// The tables of requests at jemalloc's page allocator, line by line.
+//
+// jemalloc's tests have a stress program for its page allocator that replays a CSV file (test/stress/pa in its sources), and a
+// preprocessor that makes such files of what was captured in production. Both kinds are known, told apart by the names in
+// the first line; columns may stand in any order, and `_int` at a name's end says nothing:
+//
+//     replay:   shard_ind,operation,size_or_alloc_index,nsecs,is_frequent
+//     capture:  shard_ind_int,addr_int,nsecs_int,probe,size_int
+//
+// In a replay table operation 0 asks for so many bytes, and 1 gives back what the allocation of that number (they are
+// counted from 0) has got. Older ones have no times. `is_frequent` is 1 for memory that is going to be cut into small
+// objects. A capture has addresses, and the probes hpa_alloc and hpa_dalloc.
+
+/// A row of a table, checked for what it says on its own.
+struct JemallocRow {
+  enum Request {
+    /// So many bytes, a multiple of `JemallocTable.pageBytes`; at `address` in a capture.
+    case allocate(bytes: Int, address: UInt64?)
+    /// What the allocation of this number got.
+    case free(allocation: UInt64)
+    /// What lies at this address.
+    case freeAddress(UInt64)
+  }
+
+  var request: Request
+  var shard: Int
+  /// Nil where the table has no times.
+  var nanoseconds: UInt64?
+  var isFrequent: Bool
+}
+
+/// Reads the rows of a table. What is wrong is refused with line and column.
+struct JemallocTable {
+  /// jemalloc counts in pages of this size, on every machine that has such pages.
+  static let pageBytes = 4096
+
+  enum Column: Int, CaseIterable {
+    case shard, operation, sizeOrIndex, nanoseconds, isFrequent, address, probe, size
+
+    /// Names without `_int`.
+    static let names: [String: Column] = [
+      "shard_ind": .shard, "operation": .operation, "operation_index": .operation,
+      "size_or_alloc_index": .sizeOrIndex, "nsecs": .nanoseconds, "is_frequent": .isFrequent, "addr": .address,
+      "probe": .probe, "size": .size,
+    ]
+  }
+
+  private let file: TraceFile
+  private var offset = 0
+  /// The line that was read last, counted from 1.
+  private(set) var lineNumber = 0
+  /// The column of each field.
+  private var columns: [Column] = []
+  private var positions = [Int](repeating: -1, count: Column.allCases.count)
+  private var isCapture = false
+
+  /// Reads the names of the columns.
+  init(_ file: TraceFile) throws(TraceError) {
+    self.file = file
+    guard let names = line() else { throw TraceError(.badLine("the table is empty"), at: .line(1)) }
+    for (index, name) in names.enumerated() {
+      var text = String(decoding: file.bytes[name], as: UTF8.self)
+      if text.hasSuffix("_int") { text.removeLast(4) }
+      guard let column = Column.names[text] else {
+        throw cell(
+          "no column is called '\(text)' (known: shard_ind, operation, size_or_alloc_index, nsecs, is_frequent; of a "
+            + "capture shard_ind, addr, nsecs, probe, size)", index)
+      }
+      if positions[column.rawValue] >= 0 { throw cell("the column '\(text)' comes twice", index) }
+      positions[column.rawValue] = index
+      columns.append(column)
+    }
+    isCapture = has(.probe)
+    let needed: [Column] =
+      isCapture ? [.shard, .address, .nanoseconds, .probe, .size] : [.shard, .operation, .sizeOrIndex]
+    for column in needed where !has(column) {
+      let name = Column.names.first { $0.value == column && $0.key != "operation_index" }!.key
+      throw cell("the column '\(name)' is missing", columns.count)
+    }
+  }
+
+  private func has(_ column: Column) -> Bool { positions[column.rawValue] >= 0 }
+
+  /// Whether its rows have times.
+  var hasTimes: Bool { has(.nanoseconds) }
+
+  private func cell(_ text: String, _ index: Int) -> TraceError {
+    TraceError(.badLine(text), at: .cell(line: lineNumber, column: index + 1))
+  }
+
+  /// A refusal of what the row that was read last has in the column of allocations.
+  func refusal(_ text: String) -> TraceError { cell(text, max(0, positions[Column.sizeOrIndex.rawValue])) }
+
+  /// Where the fields of the next line are that has any; without blanks around them.
+  private mutating func line() -> [Range<Int>]? {
+    while offset < file.bytes.count {
+      let start = offset
+      var end = start
+      while end < file.bytes.count && file.bytes[end] != 0x0A { end += 1 }
+      offset = end + 1
+      lineNumber += 1
+      if !file.bytes[start..<end].allSatisfy(Self.isBlank) { return fields(start..<end) }
+    }
+    return nil
+  }
+
+  private static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 || byte == 0x0D }
+
+  private func fields(_ line: Range<Int>) -> [Range<Int>] {
+    var result: [Range<Int>] = []
+    var start = line.lowerBound
+    while true {
+      var end = start
+      while end < line.upperBound && file.bytes[end] != 0x2C { end += 1 }
+      var field = start..<end
+      while let first = field.first, Self.isBlank(file.bytes[first]) { field = field.dropFirst() }
+      while let last = field.last, Self.isBlank(file.bytes[last]) { field = field.dropLast() }
+      result.append(field)
+      if end == line.upperBound { return result }
+      start = end + 1
+    }
+  }
+
+  /// The next row; nil at the end.
+  mutating func row() throws(TraceError) -> JemallocRow? {
+    guard let fields = line() else { return nil }
+    if fields.count != columns.count {
+      throw cell(
+        "the row has \(fields.count) fields, the first line names \(columns.count)", min(fields.count, columns.count))
+    }
+    let shard = try number(.shard, fields, below: UInt64(TraceLimits.threads))
+    let time = hasTimes ? try number(.nanoseconds, fields, below: TraceLimits.nanoseconds) : nil
+    var row = JemallocRow(
+      request: .freeAddress(0), shard: Int(shard), nanoseconds: time,
+      isFrequent: has(.isFrequent) ? try number(.isFrequent, fields, below: 2) == 1 : false)
+    if isCapture {
+      let address = try number(.address, fields, below: .max)
+      switch String(decoding: file.bytes[field(.probe, fields)], as: UTF8.self) {
+      case "hpa_alloc": row.request = .allocate(bytes: try size(.size, fields), address: address)
+      case "hpa_dalloc": row.request = .freeAddress(address)
+      case let probe:
+        throw cell("no probe is called '\(probe)' (known: hpa_alloc, hpa_dalloc)", positions[Column.probe.rawValue])
+      }
+    } else if try number(.operation, fields, below: 2) == 0 {
+      row.request = .allocate(bytes: try size(.sizeOrIndex, fields), address: nil)
+    } else {
+      row.request = .free(allocation: try number(.sizeOrIndex, fields, below: .max))
+    }
+    return row
+  }
+
+  private func field(_ column: Column, _ fields: [Range<Int>]) -> Range<Int> { fields[positions[column.rawValue]] }
+
+  private func number(_ column: Column, _ fields: [Range<Int>], below limit: UInt64) throws(TraceError) -> UInt64 {
+    let field = field(column, fields)
+    var value: UInt64 = 0
+    var isNumber = !field.isEmpty
+    for index in field where isNumber {
+      let digit = file.bytes[index] &- 0x30
+      let (tens, overflow) = value.multipliedReportingOverflow(by: 10)
+      let (sum, carry) = tens.addingReportingOverflow(UInt64(digit))
+      isNumber = digit < 10 && !overflow && !carry
+      value = sum
+    }
+    if !isNumber || value >= limit {
+      let text = String(decoding: file.bytes[field].prefix(40), as: UTF8.self)
+      throw cell("'\(text)' is not a number below \(limit)", positions[column.rawValue])
+    }
+    return value
+  }
+
+  private func size(_ column: Column, _ fields: [Range<Int>]) throws(TraceError) -> Int {
+    let bytes = try number(column, fields, below: UInt64(TraceLimits.objectBytes) + 1)
+    if bytes == 0 || bytes % UInt64(Self.pageBytes) != 0 {
+      throw cell("\(bytes) bytes are not a number of pages of \(Self.pageBytes)", positions[column.rawValue])
+    }
+    return Int(bytes)
+  }
+}
