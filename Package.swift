@@ -102,7 +102,7 @@ let package = Package(
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
     .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
-    .testTarget(name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab"]),
+    .testTarget(name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab", "HugeSpanCore", "CRecordingLog"]),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
     .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat"]),
     .testTarget(

@@ -161,7 +161,8 @@ static inline __attribute__((always_inline)) hs_state *recording(void) {
   hs_state *s = __atomic_load_n(&state, __ATOMIC_ACQUIRE);
   if (UNLIKELY(!s)) {
     extern char **environ;
-    if (cursor.depth == 0) start(environ);
+    // Whoever maps memory before anybody has allocated is an allocator that sets itself up, with its locks held.
+    if (cursor.depth == 0 && next.malloc) start(environ);
     s = __atomic_load_n(&state, __ATOMIC_ACQUIRE);
     if (!s) return NULL;
   }

@@ -59,7 +59,7 @@ struct JemallocTable {
     self.file = file
     guard let names = line() else { throw TraceError(.badLine("the table is empty"), at: .line(1)) }
     for (index, name) in names.enumerated() {
-      var text = String(decoding: file.bytes[name], as: UTF8.self)
+      var text = Self.shown(file.bytes[name])
       if text.hasSuffix("_int") { text.removeLast(4) }
       guard let column = Column.names[text] else {
         throw cell(
@@ -135,7 +135,7 @@ struct JemallocTable {
       isFrequent: has(.isFrequent) ? try number(.isFrequent, fields, below: 2) == 1 : false)
     if isCapture {
       let address = try number(.address, fields, below: .max)
-      switch String(decoding: file.bytes[field(.probe, fields)], as: UTF8.self) {
+      switch Self.shown(file.bytes[field(.probe, fields)]) {
       case "hpa_alloc": row.request = .allocate(bytes: try size(.size, fields), address: address)
       case "hpa_dalloc": row.request = .freeAddress(address)
       case let probe:
@@ -147,6 +147,11 @@ struct JemallocTable {
       row.request = .free(allocation: try number(.sizeOrIndex, fields, below: .max))
     }
     return row
+  }
+
+  /// A field as it can be shown to the user: not all of another kind of file.
+  private static func shown(_ field: Slice<UnsafeRawBufferPointer>) -> String {
+    String(decoding: field.prefix(40).map { $0 >= 0x20 && $0 < 0x7F ? $0 : UInt8(ascii: "?") }, as: UTF8.self)
   }
 
   private func field(_ column: Column, _ fields: [Range<Int>]) -> Range<Int> { fields[positions[column.rawValue]] }
@@ -163,7 +168,7 @@ struct JemallocTable {
       value = sum
     }
     if !isNumber || value >= limit {
-      let text = String(decoding: file.bytes[field].prefix(40), as: UTF8.self)
+      let text = Self.shown(file.bytes[field])
       throw cell("'\(text)' is not a number below \(limit)", positions[column.rawValue])
     }
     return value

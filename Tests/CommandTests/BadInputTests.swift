@@ -55,6 +55,23 @@ struct BadInputTests {
     try expect([command, trace, "--cost-model", file], 65, "\(file): unknown price 'slit' (known: releaseCall,")
   }
 
+  @Test("a table that is malformed, with line and column")
+  func tables() throws {
+    let folder = try TemporaryFolder()
+    let table = folder.path + "/requests.csv"
+    let trace = folder.path + "/t.hstrace"
+    try Data("shard_ind,operation,size_or_alloc_index\n0,0,4096\n0,1,4\n".utf8).write(to: URL(fileURLWithPath: table))
+    try expect(["trace", "import", table, "-o", trace], 65, "requests.csv: allocation 4 is given back, only 1 were")
+    try expect(["trace", "import", table, "-o", trace], 65, ", in line 3, column 3")
+    try expect(["trace", "import", folder.path + "/none", "-o", trace], 66, "No such file")
+    try expect(["trace", "import", table], 64, "give --output")
+    try expect(["trace", "import", table, "-o", trace, "--format", "xml"], 64, "unknown value 'xml'")
+    #expect(
+      !FileManager.default.fileExists(atPath: trace) && !FileManager.default.fileExists(atPath: trace + ".partial"))
+    try expect(
+      ["trace", "export", try generatedTrace(folder, seconds: 1), "-o", table], 65, "record with --level span")
+  }
+
   @Test("a folder that cannot be written")
   func output() throws {
     let folder = try TemporaryFolder()

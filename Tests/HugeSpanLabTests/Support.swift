@@ -6,11 +6,13 @@ import TraceFormat
 @testable import HugeSpanLab
 
 /// A trace in memory, from events.
-func traceFile(_ events: [TraceEvent], ending: TraceEnding = .exited(status: 0)) throws -> TraceFile {
+func traceFile(
+  _ events: [TraceEvent], ending: TraceEnding = .exited(status: 0), header: TraceHeader = TraceHeader(program: "test")
+) throws -> TraceFile {
   final class Collected { var bytes: [UInt8] = [] }
   let collected = Collected()
   var writer = try TraceWriter(
-    header: TraceHeader(program: "test"), output: .function { collected.bytes += Array($0) })
+    header: header, output: .function { collected.bytes += Array($0) })
   for event in events { try writer.append(event) }
   try writer.finish(ending)
   return TraceFile(collected.bytes)

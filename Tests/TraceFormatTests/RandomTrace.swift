@@ -78,6 +78,79 @@ private func randomBirth(object: Int, _ random: inout SeededGenerator) -> TraceE
   }
 }
 
+/// The header of a trace of spans.
+let spanHeader = TraceHeader(program: "test", level: .span)
+
+/// A trace of spans of `count` events that an allocator could have caused, with every kind of event.
+func randomSpanTrace(seed: UInt64, count: Int, unit: UInt64 = 1000) -> [TraceEvent] {
+  var random = SeededGenerator(seed: seed)
+  var events: [TraceEvent] = []
+  var lengths: [Int: Int] = [:]
+  var born = 0
+  var time: UInt64 = 0
+  var thread = 0
+  for _ in 0..<count {
+    time += (UInt8.random(in: 0..<8, using: &random) == 0 ? .random(in: 0..<9000, using: &random) : 1) * unit
+    if UInt8.random(in: 0..<8, using: &random) == 0 { thread = .random(in: 0..<5, using: &random) }
+    // A dictionary's own order differs from run to run.
+    let span = lengths.keys.sorted().randomElement(using: &random)
+    let body: TraceEventBody
+    switch (UInt8.random(in: 0..<100, using: &random), span) {
+    case (50..<70, let span?):
+      lengths[span] = nil
+      body = .free(object: span)
+    case (70..<80, let span?):
+      let pages = randomPages(&random)
+      lengths[span] = pages
+      body = .resizeSpan(span: span, pages: pages, isZeroed: .random(using: &random))
+    case (80..<93, let span?):
+      let length = lengths[span]!
+      let first = Int.random(in: 0..<length, using: &random)
+      let pages = Int.random(in: 1...length - first, using: &random)
+      lengths[span] = first == 0 ? nil : first
+      var tail: Int?
+      if first + pages < length {
+        tail = born
+        lengths[born] = length - first - pages
+        born += 1
+      }
+      body = .freePages(span: span, first: first, pages: pages, tail: tail, isJoined: .random(using: &random))
+    case (93..<95, let span?):
+      body = .refuseGrowth(span: span, pages: randomPages(&random), isZeroed: .random(using: &random))
+    case (95..<97, _): body = .refuseSpan(pages: randomPages(&random), traits: randomTraits(&random))
+    case (97..., _):
+      body = .sample(
+        ProgramSample(
+          cpuNanoseconds: random.next(), anonymousBytes: randomSize(&random), hugeBytes: randomSize(&random) - 1,
+          minorFaults: random.next(), majorFaults: random.next() & 0xFF))
+    default:
+      let pages = randomPages(&random)
+      lengths[born] = pages
+      body = .allocateSpan(span: born, pages: pages, traits: randomTraits(&random))
+      born += 1
+    }
+    events.append(TraceEvent(time: time, thread: thread, body: body))
+  }
+  return events
+}
+
+private func randomPages(_ random: inout SeededGenerator) -> Int {
+  Int.random(in: 1...(1 << Int.random(in: 0...35, using: &random)), using: &random)
+}
+
+private func randomTraits(_ random: inout SeededGenerator) -> SpanTraits {
+  var traits = SpanTraits()
+  if UInt8.random(in: 0..<4, using: &random) == 0 {
+    traits.alignmentPages = 1 << Int.random(in: 0...40, using: &random)
+  }
+  if UInt8.random(in: 0..<3, using: &random) == 0 { traits.isZeroed = true }
+  if UInt8.random(in: 0..<4, using: &random) == 0 {
+    traits.lifetime = SpanTraits.Lifetime.allCases.randomElement(using: &random)!
+    traits.objects = SpanTraits.Objects.allCases.randomElement(using: &random)!
+  }
+  return traits
+}
+
 /// The bytes of a trace with `events`; a chunk is closed after every `chunkEvents` of them.
 func encode(
   _ events: [TraceEvent], header: TraceHeader = TraceHeader(program: "test"), chunkEvents: Int = .max,

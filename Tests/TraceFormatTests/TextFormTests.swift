@@ -29,6 +29,36 @@ import TraceFormat
     #expect(try pack(text(bytes)) == bytes, "seed \(seed)")
   }
 
+  @Test("gives back the same bytes of a trace of spans", arguments: 1...10)
+  func spanRoundTrip(seed: UInt64) throws {
+    let bytes = try encode(randomSpanTrace(seed: seed, count: 2000), header: spanHeader, ending: .stopped)
+    #expect(try pack(text(bytes)) == bytes, "seed \(seed)")
+  }
+
+  @Test("of spans may be written by hand")
+  func spansByHand() throws {
+    let bytes = try pack(
+      """
+      hstrace 2
+      level span
+      0 0 span 0 16 aligned 512 zeroed short many
+      1 0 resize-span 0 20 zeroed
+      2 0 free-pages 0 3 2 tail 1 joined
+      2 0 refused-growth 1 99
+      3 1 free 1
+      """)
+    let read = try decode(bytes).events.map(\.body)
+    #expect(
+      read == [
+        .allocateSpan(
+          span: 0, pages: 16,
+          traits: SpanTraits(alignmentPages: 512, isZeroed: true, lifetime: .short, objects: .many)),
+        .resizeSpan(span: 0, pages: 20, isZeroed: true),
+        .freePages(span: 0, first: 3, pages: 2, tail: 1, isJoined: true),
+        .refuseGrowth(span: 1, pages: 99, isZeroed: false), .free(object: 1),
+      ])
+  }
+
   @Test("may be written by hand, with comments and without a header")
   func byHand() throws {
     let bytes = try pack(
@@ -49,7 +79,14 @@ import TraceFormat
   @Test(
     "is refused with the line",
     arguments: [
-      ("x", 1), ("", 1), ("hstrace 2", 1), ("hstrace 1\npage-bytes 5", 2), ("hstrace 1\n0 0 alloc 0 1", 2),
+      ("x", 1), ("", 1), ("hstrace 3", 1), ("hstrace 2\nlevel page", 2),
+      ("hstrace 1\nlevel span", 2), ("hstrace 1\n0 0 span 0 1", 2), ("hstrace 2\n0 0 span 0 1", 2),
+      ("hstrace 2\nlevel span\n0 0 allocate 0 1", 3), ("hstrace 2\nlevel span\n0 0 span 0 1 red", 3),
+      ("hstrace 2\nlevel span\n0 0 span 0 9\n0 0 free-pages 0 3 2", 4),
+      ("hstrace 2\nlevel span\n0 0 span 0 9\n0 0 free-pages 0 3 7", 4),
+      ("hstrace 2\nlevel span\n0 0 span 0 9\n0 0 free-pages 0 3 6 tail 1", 4),
+      ("hstrace 2\nlevel span\n0 0 span 0 9\n0 0 resize-span 0 9 zeros", 4), ("hstrace 1\npage-bytes 5", 2),
+      ("hstrace 1\n0 0 alloc 0 1", 2),
       ("hstrace 1\n0 0 allocate 0 1\n\n0 0 free 1", 4), ("hstrace 1\n0 0 allocate 0 1 red", 2),
       ("hstrace 1\n0 0 allocate 0 1 zeroed 3", 2), ("hstrace 1\nzero 0 allocate 0 1", 2),
       ("hstrace 1\n0 0 allocate 0", 2),

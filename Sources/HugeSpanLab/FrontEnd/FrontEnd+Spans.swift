@@ -9,6 +9,22 @@ import HugeSpanCore
 import TraceFormat
 
 extension FrontEnd {
+  /// Does what a step of a trace of spans says.
+  package mutating func perform(_ step: TraceStep) throws(HeapError) {
+    let slot = Int(truncatingIfNeeded: step.slot)
+    switch StepKind(rawValue: step.kind) {
+    case .allocateSpan:
+      flushFree()
+      try allocateSpan(slot: slot, bytes: step.bytes, alignmentShift: step.alignmentShift, traits: step.traits)
+    case .resizeSpan:
+      flushFree()
+      try resizeSpan(slot: slot, bytes: step.bytes, traits: step.traits)
+    case .split: split(slot: slot, atPage: step.bytes & 0xFFFF_FFFF, other: step.bytes >> 32)
+    case .free: freeSpan(slot: slot, isJoined: step.traits != 0)
+    case .allocate, .resize, nil: preconditionFailure("no step of a trace of spans")
+    }
+  }
+
   /// A span is handed out for `slot`.
   package mutating func allocateSpan(slot: Int, bytes: Int, alignmentShift: UInt8, traits: UInt8) throws(HeapError) {
     let pages = bytes / SizeClasses.pageBytes

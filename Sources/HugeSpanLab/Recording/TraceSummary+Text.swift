@@ -8,7 +8,8 @@ extension TraceSummary {
     var lines: [String] = []
     lines.append("trace      \(path): \(bytesText(fileBytes)), \(chunks) chunks, version \(header.version)")
     lines.append("program    \(([header.program] + header.arguments).joined(separator: " ").prefix(160))")
-    lines.append("recorded   \(dateText(header.startNanoseconds)) on \(header.system), page \(header.pageBytes) bytes")
+    let system = header.system.isEmpty ? "" : " on \(header.system)"
+    lines.append("recorded   \(dateText(header.startNanoseconds))\(system), page \(header.pageBytes) bytes")
     if header.level == .span {
       lines.append("level      spans: what an allocator asked of the page heap under it")
     }

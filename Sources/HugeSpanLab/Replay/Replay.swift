@@ -80,7 +80,7 @@ package struct Replay: ~Copyable {
       do throws(HeapError) {
         let slot = Int(truncatingIfNeeded: step.slot)
         if isSpanLevel {
-          try replaySpan(step, slot)
+          try frontEnd.perform(step)
         } else if step.kind == StepKind.allocate.rawValue {
           try frontEnd.allocate(
             slot: slot, bytes: step.bytes, alignmentShift: step.alignmentShift, isMapped: step.isMapped)
@@ -97,20 +97,6 @@ package struct Replay: ~Copyable {
     _ = catchUp(to: program.summary.nanoseconds)
     if options.samples > 0 { sample(program.summary.nanoseconds) }
     return try finish(program)
-  }
-
-  private mutating func replaySpan(_ step: TraceStep, _ slot: Int) throws(HeapError) {
-    switch StepKind(rawValue: step.kind) {
-    case .allocateSpan:
-      frontEnd.flushFree()
-      try frontEnd.allocateSpan(
-        slot: slot, bytes: step.bytes, alignmentShift: step.alignmentShift, traits: step.traits)
-    case .resizeSpan:
-      frontEnd.flushFree()
-      try frontEnd.resizeSpan(slot: slot, bytes: step.bytes, traits: step.traits)
-    case .split: frontEnd.split(slot: slot, atPage: step.bytes & 0xFFFF_FFFF, other: step.bytes >> 32)
-    default: frontEnd.freeSpan(slot: slot, isJoined: step.traits != 0)
-    }
   }
 
   private mutating func begin(_ program: borrowing TraceProgram) {

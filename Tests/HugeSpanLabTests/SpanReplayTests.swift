@@ -1,0 +1,210 @@
+// Traces of spans on the heap: the pages in use are the trace's at every step, and the heap stays in order.
+
+import HugeSpanCore
+import Testing
+import TraceFormat
+
+@testable import HugeSpanLab
+
+private let spanHeader = TraceHeader(program: "test", level: .span)
+
+/// Events that an allocator could have caused, and the pages in use after each. Some requests free two spans at once,
+/// whether they will lie side by side in the replay or not.
+private struct RandomSpans {
+  var events: [TraceEvent] = []
+  var used: [Int] = []
+  private var lengths: [Int: Int] = [:]
+  private var born = 0
+  private var live = 0
+  private var time: UInt64 = 0
+  private var random: SeededRandom
+
+  init(seed: UInt64, count: Int) {
+    random = SeededRandom(seed: seed)
+    while events.count < count { step() }
+  }
+
+  private mutating func add(_ body: TraceEventBody, pages change: Int) {
+    live += change
+    events.append(TraceEvent(time: time, thread: 0, body: body))
+    used.append(live)
+  }
+
+  private mutating func bear(_ pages: Int) -> Int {
+    lengths[born] = pages
+    born += 1
+    return born - 1
+  }
+
+  private mutating func step() {
+    time += UInt64.random(in: 0..<400, using: &random) * 1000
+    let isLarge = Int.random(in: 0..<10, using: &random) == 0
+    let pages = Int.random(in: 1...(isLarge ? 1500 : 40), using: &random)
+    let span = lengths.keys.sorted().randomElement(using: &random)
+    switch (Int.random(in: 0..<20, using: &random), span) {
+    case (10..<13, let span?): add(.free(object: span), pages: -lengths.removeValue(forKey: span)!)
+    case (13..<15, let span?):
+      let change = pages - lengths[span]!
+      lengths[span] = pages
+      add(.resizeSpan(span: span, pages: pages, isZeroed: .random(using: &random)), pages: change)
+    case (15..<18, let span?):
+      let length = lengths[span]!
+      let first = Int.random(in: 0..<length, using: &random)
+      let freed = Int.random(in: 1...length - first, using: &random)
+      lengths[span] = first == 0 ? nil : first
+      let tail = first + freed < length ? bear(length - first - freed) : nil
+      add(.freePages(span: span, first: first, pages: freed, tail: tail, isJoined: false), pages: -freed)
+    case (18, _): add(.refuseSpan(pages: pages, traits: SpanTraits()), pages: 0)
+    case (19, let span?):
+      guard let other = lengths.keys.filter({ $0 > span }).min() else { return }
+      let length = lengths.removeValue(forKey: span)!
+      add(.freePages(span: span, first: 0, pages: length, tail: nil, isJoined: true), pages: -length)
+      add(.free(object: other), pages: -lengths.removeValue(forKey: other)!)
+    default:
+      let alignment = Int.random(in: 0..<5, using: &random) == 0 ? 1 << Int.random(in: 1...10, using: &random) : 1
+      let traits = SpanTraits(
+        alignmentPages: alignment, isZeroed: .random(using: &random),
+        lifetime: SpanTraits.Lifetime.allCases.randomElement(using: &random)!)
+      add(.allocateSpan(span: bear(pages), pages: pages, traits: traits), pages: pages)
+    }
+  }
+}
+
+private func makeFrontEnd(
+  _ program: borrowing TraceProgram, touch: TouchMode
+) throws -> FrontEnd<LinuxKernel> {
+  var options = HeapOptions()
+  options.policy = .immediate
+  options.strategy = StrategyChoice(.dontneed)
+  return FrontEnd(heap: try PageHeapCore(kernel: LinuxKernel(), options: options), program: program, touch: touch)
+}
+
+@Suite("A replay of spans")
+struct SpanReplayTests {
+  @Test("has the trace's pages in use after every event, and the heap is in order", arguments: 1...4)
+  func model(seed: UInt64) throws {
+    let spans = RandomSpans(seed: seed, count: 4000)
+    let program = try TraceProgram(traceFile(spans.events, header: spanHeader))
+    var frontEnd = try makeFrontEnd(program, touch: seed == 1 ? .all : .none)
+    var index = 0
+    for (number, event) in spans.events.enumerated() {
+      var isJoined = false
+      let steps: Int
+      switch event.body {
+      case .refuseSpan: steps = 0
+      case .freePages(_, let first, _, let tail, let joined):
+        steps = 1 + (first > 0 ? 1 : 0) + (tail == nil ? 0 : 1)
+        isJoined = joined
+      default: steps = 1
+      }
+      for _ in 0..<steps {
+        try frontEnd.perform(program.steps[index])
+        index += 1
+      }
+      if isJoined { continue }
+      let used = frontEnd.heap.statistics().usedPages
+      try #require(
+        used == spans.used[number] && used == frontEnd.meter.usedPages, "seed \(seed), event \(number), \(event.body)")
+      if number % 200 == 0 {
+        frontEnd.heap.checkInvariants()
+        _ = frontEnd.heap.tick(at: event.time, processCPU: 0)
+        frontEnd.heap.checkInvariants()
+      }
+    }
+    #expect(index == program.steps.count)
+    #expect(frontEnd.meter.peakUsedPages == spans.used.max(), "seed \(seed)")
+    let counters = frontEnd.counters
+    #expect(counters.cut > 100 && counters.joined > 0 && counters.moved > 0 && counters.grownInPlace > 0)
+    #expect(program.summary.peakLiveBytes == spans.used.max()! * 4096)
+  }
+
+  @Test("takes the same decisions from run to run, whatever is touched")
+  func deterministic() throws {
+    let file = try traceFile(RandomSpans(seed: 9, count: 5000).events, header: spanHeader)
+    func decisions(_ touch: TouchMode) throws -> [String: Int] {
+      var options = ReplayOptions()
+      options.residencyEvery = nil
+      options.heap.effectSamplePeriod = 0
+      options.touch = touch
+      let program = try TraceProgram(file)
+      var replay = try Replay(program, options: options, group: nil)
+      return try replay.run(program).decisions
+    }
+    let first = try decisions(.all)
+    #expect(first["cut"]! > 100 && first["ticks"]! > 5 && first["spansCarved"] == 0)
+    #expect(try decisions(.all) == first)
+    #expect(try decisions(.none) == first)
+  }
+
+  @Test("frees neighbours of one request together where they are neighbours, and alone where not")
+  func joined() throws {
+    let events: [TraceEventBody] = [
+      .allocateSpan(span: 0, pages: 9, traits: SpanTraits()),
+      // The middle and the end of a span that is whole in the heap: side by side for sure.
+      .freePages(span: 0, first: 3, pages: 2, tail: 1, isJoined: true),
+      .free(object: 1), .free(object: 0),
+    ]
+    let program = try TraceProgram(
+      traceFile(events.map { TraceEvent(time: 0, thread: 0, body: $0) }, header: spanHeader))
+    var frontEnd = try makeFrontEnd(program, touch: .none)
+    for index in 0..<program.steps.count { try frontEnd.perform(program.steps[index]) }
+    let statistics = frontEnd.heap.statistics()
+    #expect(frontEnd.counters.joined == 1 && statistics.frees == 2 && statistics.usedPages == 0)
+  }
+
+  @Test("asks for zeros where the front end did, and for its alignment")
+  func traits() throws {
+    let traits = SpanTraits(alignmentPages: 64, isZeroed: true)
+    let events: [TraceEventBody] = [
+      .allocateSpan(span: 0, pages: 64, traits: SpanTraits(alignmentPages: 64)), .free(object: 0),
+      .allocateSpan(span: 1, pages: 3, traits: SpanTraits()),
+      .allocateSpan(span: 2, pages: 64, traits: traits),
+    ]
+    let program = try TraceProgram(
+      traceFile(events.map { TraceEvent(time: 0, thread: 0, body: $0) }, header: spanHeader))
+    var frontEnd = try makeFrontEnd(program, touch: .all)
+    for index in 0..<3 { try frontEnd.perform(program.steps[index]) }
+    // Touching writes the first word of each page, so the second tells.
+    func words(_ slot: UInt32) -> [UInt64] {
+      (0..<64).map { page in
+        UnsafePointer<UInt64>(bitPattern: frontEnd.objects[Int(slot)].address + UInt(page * 4096 + 8))!.pointee
+      }
+    }
+    let used = frontEnd.objects[Int(program.steps[0].slot)].address
+    for page in 0..<64 { UnsafeMutablePointer<UInt64>(bitPattern: used + UInt(page * 4096 + 8))?.pointee = 7 }
+    try frontEnd.perform(program.steps[3])
+    let slot = program.steps[3].slot
+    #expect(frontEnd.objects[Int(slot)].address % (64 * 4096) == 0)
+    #expect(words(slot).allSatisfy { $0 == 0 })
+  }
+
+  @Test("of large spans touches what the program had in memory, of small ones all")
+  func touching() throws {
+    let sample = ProgramSample(
+      cpuNanoseconds: 0, anonymousBytes: 8 << 20, hugeBytes: 0, minorFaults: 0, majorFaults: 0)
+    let file = try traceFile(
+      [
+        TraceEvent(time: 0, thread: 0, body: .allocateSpan(span: 0, pages: 8192, traits: SpanTraits())),
+        TraceEvent(time: 1_000_000, thread: 0, body: .sample(sample)),
+        TraceEvent(time: 2_000_000, thread: 0, body: .free(object: 0)),
+      ], header: spanHeader)
+    let program = try TraceProgram(file)
+    #expect(program.touchedFractions == [0.25])
+    var frontEnd = try makeFrontEnd(program, touch: .recorded)
+    frontEnd.touchedFraction = 0.25
+    try frontEnd.perform(program.steps[0])
+    let resident = try frontEnd.heap.observe().residentBytes
+    #expect(resident >= 8 << 20 && resident <= 10 << 20)
+  }
+
+  @Test("of pages that are larger than the heap's has as many bytes; of smaller ones there is none")
+  func pageSizes() throws {
+    let events = [TraceEvent(time: 0, thread: 0, body: .allocateSpan(span: 0, pages: 3, traits: SpanTraits()))]
+    var header = spanHeader
+    header.pageBytes = 16384
+    let program = try TraceProgram(traceFile(events, header: header))
+    #expect(program.steps[0].bytes == 3 * 16384)
+    header.pageBytes = 1024
+    #expect(throws: TraceError.self) { _ = try TraceProgram(traceFile(events, header: header)) }
+  }
+}
