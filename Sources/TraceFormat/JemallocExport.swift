@@ -6,15 +6,21 @@
 
 /// What a table could not say.
 public struct JemallocExport: Equatable, Sendable {
+  /// Rows of the table, without its first line.
   public var rows = 0
+  /// Spans that were handed out in the trace.
   public var spans = 0
   /// Spans that became longer or shorter, or were given back in part.
   public var replacedSpans = 0
+  /// Spans that were aligned to more than a page.
   public var alignedSpans = 0
+  /// Spans that had to read as zero.
   public var zeroedSpans = 0
   /// Spans with a hint other than that of many objects.
   public var hintedSpans = 0
+  /// Requests that the heap refused.
   public var refusals = 0
+  /// Samples of the program.
   public var samples = 0
   /// Releases by another thread than the one that allocated: a table knows them by the allocation's shard only.
   public var foreignReleases = 0

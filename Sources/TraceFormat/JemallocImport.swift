@@ -5,7 +5,9 @@
 
 /// What came of a table.
 public struct JemallocImport: Equatable, Sendable {
+  /// Events of the trace.
   public var events = 0
+  /// Spans that are handed out in it.
   public var spans = 0
   /// The table has times; else they were made up.
   public var hasTimes = false

@@ -55,7 +55,9 @@ public struct SpanTraits: Equatable, Sendable {
   public var alignmentPages: Int
   /// All of it had to read as zero.
   public var isZeroed: Bool
+  /// Hint: how long it was expected to live.
   public var lifetime: Lifetime
+  /// Hint: how many objects were to share it.
   public var objects: Objects
 
   /// Creates traits; by default those of a span of which nothing special was asked.
