@@ -69,7 +69,24 @@ private let churn = """
   func usedBytes() throws {
     for conf in ["", "dirty_decay_ms:10000,muzzy_decay_ms:10000"] {
       let workshop = try Workshop()
-      let program = try workshop.compile(churn + "int main(void) { churn(1, 40000); return 0; }")
+      let program = try workshop.compile(
+        churn + """
+          #include <dlfcn.h>
+          int main(void) {
+            churn(1, 40000);
+            // Where jemalloc keeps what is freed, it cuts the next extents from that and gives back the rest later.
+            int (*mallctl)(const char *, void *, size_t *, void *, size_t) =
+                (int (*)(const char *, void *, size_t *, void *, size_t))dlsym(RTLD_DEFAULT, "mallctl");
+            for (int i = 0; i < 20; i++) {
+              free(malloc(4 << 20));
+              void *head = malloc(1 << 20);
+              sink = malloc(1 << 20);
+              free(head);
+              mallctl("arena.4096.purge", NULL, NULL, NULL, 0);
+            }
+            return 0;
+          }
+          """, flags: ["-ldl"])
       let recorded = try workshop.recordSpans([program], environment: ["MALLOC_CONF=\(conf)"])
       #expect(recorded.programEnding == .exited(status: 0))
       #expect(recorded.report.unseenReleases == 0 && recorded.report.unknownReleases == 0)
