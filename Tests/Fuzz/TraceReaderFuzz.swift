@@ -18,17 +18,17 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
   repairChecksums(&repaired)
   readTrace(repaired, .strict)
   readTrace(repaired, .upToLastWholeChunk)
-  readTrace(framed(bytes), .upToLastWholeChunk)
+  for level in TraceLevel.allCases { readTrace(framed(bytes, level), .upToLastWholeChunk) }
   return 0
 }
 
 /// A trace with one chunk that claims as many events and births as its bytes allow, and no end record.
-private func framed(_ payload: [UInt8]) -> [UInt8] {
+private func framed(_ payload: [UInt8], _ level: TraceLevel) -> [UInt8] {
   let chunk = ChunkHeader(
     payloadBytes: UInt32(payload.count), eventCount: UInt32(payload.count), birthCount: UInt32(payload.count),
     thread: 0,
     firstObject: 0, startTime: 0, endTime: 1 << 40)
-  var trace = TraceHeader(program: "").encodedBytes + chunk.encoded + [0, 0, 0, 0] + payload
+  var trace = TraceHeader(program: "", level: level).encodedBytes + chunk.encoded + [0, 0, 0, 0] + payload
   repairChecksums(&trace)
   return trace
 }
