@@ -22,7 +22,10 @@ struct hooks {
   bool (*merge)(hooks *, void *, size_t, void *, size_t, bool, unsigned);
 };
 
-enum { page = 4096, batch = 256, batches = 4000, live = 4096 };
+#ifndef BATCHES
+#define BATCHES 4000
+#endif
+enum { page = 4096, batch = 256, batches = BATCHES, live = 4096 };
 static hooks *heap;
 
 static uint64_t now(void) {
