@@ -1,15 +1,20 @@
 // The tables of requests at jemalloc's page allocator, line by line.
 //
 // jemalloc's tests have a stress program for its page allocator that replays a CSV file (test/stress/pa in its sources), and a
-// preprocessor that makes such files of what was captured in production. Both kinds are known, told apart by the names in
-// the first line; columns may stand in any order, and `_int` at a name's end says nothing:
+// preprocessor that makes such files of what was captured in production, at the page allocator or at the cache of small
+// extents before it. All three are known, told apart by the names in the first line; columns may stand in any order, and
+// `_int` at a name's end says nothing:
 //
 //     replay:   shard_ind,operation,size_or_alloc_index,nsecs,is_frequent
 //     capture:  shard_ind_int,addr_int,nsecs_int,probe,size_int
+//     cache:    process_id,thread_id,thread_name,nsecs_int,_c4,sec_ptr_int,sec_shard_ptr_int,edata_ptr_int,size_int,
+//               is_frequent_reuse_int
 //
 // In a replay table operation 0 asks for so many bytes, and 1 gives back what the allocation of that number (they are
 // counted from 0) has got. Older ones have no times. `is_frequent` is 1 for memory that is going to be cut into small
-// objects. A capture has addresses, and the probes hpa_alloc and hpa_dalloc.
+// objects. A capture has addresses, and the probes hpa_alloc and hpa_dalloc. One of the cache has probes called sec_… in
+// column `_c4`, and addresses of caches, which take the place of shards, and of what describes an extent, which stand for
+// the extents; releases may end after that.
 
 /// A row of a table, checked for what it says on its own.
 struct JemallocRow {
@@ -35,13 +40,21 @@ struct JemallocTable {
   static let pageBytes = 4096
 
   enum Column: Int, CaseIterable {
-    case shard, operation, sizeOrIndex, nanoseconds, isFrequent, address, probe, size
+    case shard, operation, sizeOrIndex, nanoseconds, isFrequent, address, probe, size, cache
+    case process, thread, threadName, cacheShard
 
     /// Names without `_int`.
     static let names: [String: Column] = [
       "shard_ind": .shard, "operation": .operation, "operation_index": .operation,
       "size_or_alloc_index": .sizeOrIndex, "nsecs": .nanoseconds, "is_frequent": .isFrequent, "addr": .address,
-      "probe": .probe, "size": .size,
+      "probe": .probe, "size": .size, "_c4": .probe, "sec_ptr": .cache, "edata_ptr": .address,
+      "is_frequent_reuse": .isFrequent, "process_id": .process, "thread_id": .thread, "thread_name": .threadName,
+      "sec_shard_ptr": .cacheShard,
+    ]
+    /// The names that a refusal calls missing.
+    static let usualNames: [Column: String] = [
+      .shard: "shard_ind", .operation: "operation", .sizeOrIndex: "size_or_alloc_index", .address: "addr",
+      .nanoseconds: "nsecs", .size: "size",
     ]
   }
 
@@ -53,6 +66,8 @@ struct JemallocTable {
   private var columns: [Column] = []
   private var positions = [Int](repeating: -1, count: Column.allCases.count)
   private var isCapture = false
+  /// The shards that stand for caches.
+  private var caches: [UInt64: Int] = [:]
 
   /// Reads the names of the columns.
   init(_ file: TraceFile) throws(TraceError) {
@@ -64,7 +79,7 @@ struct JemallocTable {
       guard let column = Column.names[text] else {
         throw cell(
           "no column is called '\(text)' (known: shard_ind, operation, size_or_alloc_index, nsecs, is_frequent; of a "
-            + "capture shard_ind, addr, nsecs, probe, size)", index)
+            + "capture shard_ind, addr, nsecs, probe, size, or those of a capture of the cache)", index)
       }
       if positions[column.rawValue] >= 0 { throw cell("the column '\(text)' comes twice", index) }
       positions[column.rawValue] = index
@@ -72,10 +87,10 @@ struct JemallocTable {
     }
     isCapture = has(.probe)
     let needed: [Column] =
-      isCapture ? [.shard, .address, .nanoseconds, .probe, .size] : [.shard, .operation, .sizeOrIndex]
+      isCapture
+      ? [has(.cache) ? .cache : .shard, .address, .nanoseconds, .probe, .size] : [.shard, .operation, .sizeOrIndex]
     for column in needed where !has(column) {
-      let name = Column.names.first { $0.value == column && $0.key != "operation_index" }!.key
-      throw cell("the column '\(name)' is missing", columns.count)
+      throw cell("the column '\(Column.usualNames[column] ?? "probe")' is missing", columns.count)
     }
   }
 
@@ -124,29 +139,50 @@ struct JemallocTable {
   /// The next row; nil at the end.
   mutating func row() throws(TraceError) -> JemallocRow? {
     guard let fields = line() else { return nil }
-    if fields.count != columns.count {
+    let isRelease = isCapture ? try releases(fields) : false
+    let needed = isRelease ? columns.firstIndex(of: .size)! : columns.count
+    if fields.count > columns.count || fields.count < needed {
       throw cell(
         "the row has \(fields.count) fields, the first line names \(columns.count)", min(fields.count, columns.count))
     }
-    let shard = try number(.shard, fields, below: UInt64(TraceLimits.threads))
-    let time = hasTimes ? try number(.nanoseconds, fields, below: TraceLimits.nanoseconds) : nil
     var row = JemallocRow(
-      request: .freeAddress(0), shard: Int(shard), nanoseconds: time,
-      isFrequent: has(.isFrequent) ? try number(.isFrequent, fields, below: 2) == 1 : false)
+      request: .freeAddress(0), shard: try shard(fields),
+      nanoseconds: hasTimes ? try number(.nanoseconds, fields, below: TraceLimits.nanoseconds) : nil, isFrequent: false)
+    if isRelease {
+      row.request = .freeAddress(try number(.address, fields, below: .max))
+      return row
+    }
+    if has(.isFrequent) { row.isFrequent = try number(.isFrequent, fields, below: 2) == 1 }
     if isCapture {
-      let address = try number(.address, fields, below: .max)
-      switch Self.shown(file.bytes[field(.probe, fields)]) {
-      case "hpa_alloc": row.request = .allocate(bytes: try size(.size, fields), address: address)
-      case "hpa_dalloc": row.request = .freeAddress(address)
-      case let probe:
-        throw cell("no probe is called '\(probe)' (known: hpa_alloc, hpa_dalloc)", positions[Column.probe.rawValue])
-      }
+      row.request = .allocate(bytes: try size(.size, fields), address: try number(.address, fields, below: .max))
     } else if try number(.operation, fields, below: 2) == 0 {
       row.request = .allocate(bytes: try size(.sizeOrIndex, fields), address: nil)
     } else {
       row.request = .free(allocation: try number(.sizeOrIndex, fields, below: .max))
     }
     return row
+  }
+
+  /// Whether a row of a capture gives something back.
+  private func releases(_ fields: [Range<Int>]) throws(TraceError) -> Bool {
+    let position = positions[Column.probe.rawValue]
+    guard position < fields.count else { throw cell("the row ends before its probe", fields.count) }
+    switch Self.shown(file.bytes[fields[position]]) {
+    case "hpa_alloc", "sec_alloc": return false
+    case "hpa_dalloc", "sec_dalloc": return true
+    case let probe:
+      throw cell("no probe is called '\(probe)' (known: hpa_alloc, hpa_dalloc, sec_alloc, sec_dalloc)", position)
+    }
+  }
+
+  /// The shard of a row; caches are numbered as they come.
+  private mutating func shard(_ fields: [Range<Int>]) throws(TraceError) -> Int {
+    if !has(.cache) { return Int(try number(.shard, fields, below: UInt64(TraceLimits.threads))) }
+    let cache = try number(.cache, fields, below: .max)
+    if let known = caches[cache] { return known }
+    if caches.count == TraceLimits.threads { throw cell("too many caches", positions[Column.cache.rawValue]) }
+    caches[cache] = caches.count
+    return caches.count - 1
   }
 
   /// A field as it can be shown to the user: not all of another kind of file.
@@ -157,6 +193,9 @@ struct JemallocTable {
   private func field(_ column: Column, _ fields: [Range<Int>]) -> Range<Int> { fields[positions[column.rawValue]] }
 
   private func number(_ column: Column, _ fields: [Range<Int>], below limit: UInt64) throws(TraceError) -> UInt64 {
+    guard positions[column.rawValue] < fields.count else {
+      throw cell("the row ends before this field", fields.count)
+    }
     let field = field(column, fields)
     var value: UInt64 = 0
     var isNumber = !field.isEmpty

@@ -16,7 +16,8 @@ let traceImportCommand = Command(
   discussion: """
     The first line names the columns. Known are the tables that jemalloc's stress program for its page allocator replays \
     (shard_ind, operation, size_or_alloc_index, nsecs, is_frequent; the last two may be missing) and the captures that \
-    they are made of (shard_ind, addr, nsecs, probe, size). Shards become threads.
+    they are made of, of the page allocator (shard_ind, addr, nsecs, probe, size) and of its cache of extents. Shards \
+    become threads.
     """,
   options: [
     Option("output", short: "o", .file(), help: "The trace to write (needed)"), formatOption,

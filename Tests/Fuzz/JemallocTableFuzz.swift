@@ -11,6 +11,7 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
   for names in [
     "", "shard_ind,operation,size_or_alloc_index,nsecs,is_frequent\n", "shard_ind,operation,size_or_alloc_index\n",
     "shard_ind_int,addr_int,nsecs_int,probe,size_int\n",
+    "thread_name,nsecs_int,_c4,sec_ptr_int,edata_ptr_int,size_int,is_frequent_reuse_int\n",
   ] {
     check(Array(names.utf8) + bytes)
   }

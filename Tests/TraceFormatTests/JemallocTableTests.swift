@@ -82,6 +82,25 @@ import Testing
     #expect(report.unknownReleases == 1 && report.unseenReleases == 1 && report.earlierRows == 1)
   }
 
+  @Test("of a capture of the cache has caches for shards, and releases that end early")
+  func cacheCapture() throws {
+    let (bytes, report) = try importing(
+      """
+      process_id,thread_id,thread_name,nsecs_int,_c4,sec_ptr_int,sec_shard_ptr_int,edata_ptr_int,size_int,is_frequent_reuse_int
+      7,8,worker,1000,sec_alloc,140737488355328,1,4096,8192,1
+      7,9,other,2000,sec_alloc,140737488359424,1,8192,4096,0
+      7,8,worker,3000,sec_dalloc,140737488355328,1,4096,,
+      7,8,worker,4000,sec_dalloc,140737488355328,1,8192
+      """)
+    #expect(
+      try decode(bytes).events == [
+        TraceEvent(time: 0, thread: 0, body: span(0, 2, .many)), TraceEvent(time: 1000, thread: 1, body: span(1, 1)),
+        TraceEvent(time: 2000, thread: 0, body: .free(object: 0)),
+        TraceEvent(time: 3000, thread: 0, body: .free(object: 1)),
+      ])
+    #expect(report.unknownReleases == 0)
+  }
+
   private static let names = "shard_ind,operation,size_or_alloc_index,nsecs,is_frequent\n"
 
   @Test(
@@ -94,6 +113,9 @@ import Testing
       (names + "0,0,4096,1,1\n0,1,0,2,1\n0,1,0,3,1", 4, 3), (names + "0,0,281474976710656,1,1", 2, 3),
       ("shard_ind,operation,colour", 1, 3), ("shard_ind,operation", 1, 3), ("nsecs,nsecs", 1, 2),
       ("0,0,4096,1", 1, 1), ("shard_ind,addr,nsecs,probe,size\n0,4096,1,free,4096", 2, 4),
+      ("shard_ind,addr,nsecs,probe,size\n0,4096,1,hpa_alloc", 2, 5),
+      ("shard_ind,addr,nsecs,probe,size\n0,4096,1", 2, 4),
+      ("size,probe,shard_ind,addr,nsecs\n4096,hpa_dalloc,0", 2, 4), ("shard_ind,probe,nsecs,size", 1, 5),
     ])
   func refusals(text: String, line: Int, column: Int) {
     let error = #expect(throws: TraceError.self) { _ = try importing(text) }

@@ -90,6 +90,7 @@ private let churn = """
       let recorded = try workshop.recordSpans([program], environment: ["MALLOC_CONF=\(conf)"])
       #expect(recorded.programEnding == .exited(status: 0))
       #expect(recorded.report.unseenReleases == 0 && recorded.report.unknownReleases == 0)
+      #expect(recorded.report.replacedImages == 1, "env became the program")
       let heap = try #require(workshop.heapReport).heap
       #expect(heap.usedBytes > 1 << 20)
       #expect(recorded.summary.liveAtEnd == heap.usedBytes, "\(conf)")
@@ -213,6 +214,14 @@ private let churn = """
     func status(_ arguments: [String]) throws -> Int32 { try Child([command] + arguments).wait() }
     #expect(try status(["record", "--level", "span", "-o", trace, "--", "/bin/sh", "-c", "exit 42"]) == 42)
     #expect(try TraceReader(path: trace).header.level == .span)
+    let raw = [
+      "record", "--level", "span", "--keep-raw", "-o", trace, "--", "/bin/sh", "-c", "echo $(seq 9999) >/dev/null",
+    ]
+    #expect(try status(raw) == 0)
+    let later = workshop.path + "/later.hstrace"
+    #expect(try status(["record", "--convert", trace + ".raw", "-o", later]) == 0)
+    let events = try Recorded(path: later).events
+    #expect(try events == Recorded(path: trace).events && events.count > 1)
     #expect(try status(["trace", "info", trace]) == 0)
     #expect(try status(["replay", trace, "--touch", "none"]) == 0)
     #expect(try status(["trace", "export", trace, "-o", workshop.path + "/t.csv"]) == 0)
