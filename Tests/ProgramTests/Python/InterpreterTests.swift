@@ -80,7 +80,7 @@ import Testing
     for command in [
       ["./look.py", "x"], ["look.py"], ["folder", "raise"], ["archive.zip", "y"], ["look.pyc", "raise"],
       ["-m", "look", "raise"], ["-m", "folder"], ["-m", "json.tool", "/no/such/file"],
-      ["-c", "import sys; print(sys.argv, sys.path[0], __name__); 1 / 0", "-m", "z"], ["-c", "x = ("],
+      ["-c", "import sys; print(sys.argv, sys.path[0], __name__); sys.exit(3)", "-m", "z"], ["-c", "x = 1 +* 2"],
     ] {
       try expectSame(command, in: workshop)
     }
@@ -89,7 +89,7 @@ import Testing
 
   @Test("what cannot be run is refused in the interpreter's words") func mistakes() throws {
     let workshop = try Workshop()
-    let broken = try workshop.script("x = (\n")
+    let broken = try workshop.script("x = 1 +* 2\n")
     for command in [["no-such-file.py"], ["-m", "no_such_module"], [broken], [workshop.path]] {
       try expectSame(command, in: workshop)
     }
