@@ -85,34 +85,40 @@ let spanHeader = TraceHeader(program: "test", level: .span)
 func randomSpanTrace(seed: UInt64, count: Int, unit: UInt64 = 1000) -> [TraceEvent] {
   var random = SeededGenerator(seed: seed)
   var events: [TraceEvent] = []
-  var lengths: [Int: Int] = [:]
-  var born = 0
+  // Spans that live, in no order, and the length of every span.
+  var live: [Int] = []
+  var lengths: [Int] = []
   var time: UInt64 = 0
   var thread = 0
   for _ in 0..<count {
     time += (UInt8.random(in: 0..<8, using: &random) == 0 ? .random(in: 0..<9000, using: &random) : 1) * unit
     if UInt8.random(in: 0..<8, using: &random) == 0 { thread = .random(in: 0..<5, using: &random) }
-    // A dictionary's own order differs from run to run.
-    let span = lengths.keys.sorted().randomElement(using: &random)
+    let index = live.isEmpty ? 0 : Int.random(in: 0..<live.count, using: &random)
+    let span = live.isEmpty ? nil : live[index]
     let body: TraceEventBody
     switch (UInt8.random(in: 0..<100, using: &random), span) {
     case (50..<70, let span?):
-      lengths[span] = nil
+      live.swapAt(index, live.count - 1)
+      live.removeLast()
       body = .free(object: span)
     case (70..<80, let span?):
       let pages = randomPages(&random)
       lengths[span] = pages
       body = .resizeSpan(span: span, pages: pages, isZeroed: .random(using: &random))
     case (80..<93, let span?):
-      let length = lengths[span]!
+      let length = lengths[span]
       let first = Int.random(in: 0..<length, using: &random)
       let pages = Int.random(in: 1...length - first, using: &random)
-      lengths[span] = first == 0 ? nil : first
+      lengths[span] = first
+      if first == 0 {
+        live.swapAt(index, live.count - 1)
+        live.removeLast()
+      }
       var tail: Int?
       if first + pages < length {
-        tail = born
-        lengths[born] = length - first - pages
-        born += 1
+        tail = lengths.count
+        live.append(lengths.count)
+        lengths.append(length - first - pages)
       }
       body = .freePages(span: span, first: first, pages: pages, tail: tail, isJoined: .random(using: &random))
     case (93..<95, let span?):
@@ -125,9 +131,9 @@ func randomSpanTrace(seed: UInt64, count: Int, unit: UInt64 = 1000) -> [TraceEve
           minorFaults: random.next(), majorFaults: random.next() & 0xFF))
     default:
       let pages = randomPages(&random)
-      lengths[born] = pages
-      body = .allocateSpan(span: born, pages: pages, traits: randomTraits(&random))
-      born += 1
+      body = .allocateSpan(span: lengths.count, pages: pages, traits: randomTraits(&random))
+      live.append(lengths.count)
+      lengths.append(pages)
     }
     events.append(TraceEvent(time: time, thread: thread, body: body))
   }
