@@ -1,8 +1,10 @@
 """Drives a Redis server through a day and a night: load, look-ups, deletion of 70 % at random, idle, the same again.
 
-    redis-day.py PORT KEYS SECONDS
+    redis-day.py PORT KEYS SECONDS [save]
 
-Prints its phases and the commands it sent. SECONDS is the length of a busy phase; the night lasts five of them.
+Prints its phases and the commands it sent. SECONDS is the length of a busy phase; the night lasts five of them. With
+`save` the server then saves in the background under the same load (phase `save`), which goes on for half a minute (`settle`) and
+three seconds more (`again`).
 """
 
 import random
@@ -42,6 +44,12 @@ class Server:
         self.sent += len(commands)
 
 
+    def ask(self, command):
+        """The bulk that a command answers."""
+        self.socket.sendall(command)
+        return self.input.read(int(self.input.readline()[1:]) + 2)
+
+
 def phase(name):
     print("phase", name, flush=True)
 
@@ -70,12 +78,21 @@ def main():
         for part in chunks(numbers, 100):
             server.pipeline([command(b"SET", key(n), value()) for n in part])
 
-    def busy():
-        phase("busy")
-        end = time.monotonic() + seconds
+    def work():
+        server.pipeline([command(b"GET", key(draw.randrange(keys))) for _ in range(200)])
+        server.pipeline([command(b"SET", key(draw.randrange(keys)), value()) for _ in range(20)])
+
+    def busy(name="busy", length=seconds):
+        phase(name)
+        end = time.monotonic() + length
         while time.monotonic() < end:
-            server.pipeline([command(b"GET", key(draw.randrange(keys))) for _ in range(200)])
-            server.pipeline([command(b"SET", key(draw.randrange(keys)), value()) for _ in range(20)])
+            work()
+
+    def save():
+        phase("save")
+        server.pipeline([command(b"BGSAVE")])
+        while b"rdb_bgsave_in_progress:1" in server.ask(command(b"INFO", b"persistence")):
+            work()
 
     order = list(range(keys))
     load(order)
@@ -89,6 +106,10 @@ def main():
     time.sleep(5 * seconds)
     load(victims)
     busy()
+    if "save" in sys.argv[4:]:
+        save()
+        busy("settle", 30)
+        busy("again", 3)
     print("operations", server.sent, flush=True)
     phase("end")
     server.socket.sendall(command(b"SHUTDOWN", b"NOSAVE"))
