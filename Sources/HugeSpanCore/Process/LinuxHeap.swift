@@ -94,10 +94,19 @@ package struct LinuxHeap: ~Copyable {
     hs_shim_word_store(phase, HeapControl.idle)
   }
 
-  /// Ticks until it is told to stop.
+  /// Ticks until it is told to stop, and asks the kernel now and then what became of the heap's hugepages.
   fileprivate borrowing func scavengeUntilStopped() {
+    var pacing = ResidencyPacing(
+      now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
     while hs_shim_word_load(control.phase) != HeapControl.stopping {
-      let report = core.tick(at: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
+      let now = hs_shim_monotonic_nanoseconds()
+      let processCPU = hs_shim_process_cpu_nanoseconds()
+      if pacing.isDue(now: now, processCPU: processCPU) {
+        // A kernel that cannot be asked leaves the heap with what it believes.
+        _ = try? core.residencyPass()
+        pacing.note(start: now, end: hs_shim_monotonic_nanoseconds(), processCPU: processCPU)
+      }
+      let report = core.tick(at: hs_shim_monotonic_nanoseconds(), processCPU: processCPU)
       hs_shim_word_wait(control.phase, HeapControl.running, Self.pause(after: report))
     }
   }
