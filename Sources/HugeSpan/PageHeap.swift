@@ -63,16 +63,38 @@ public typealias ResidencyReport = HugeSpanCore.ResidencyReport
 public final class PageHeap: @unchecked Sendable {
   // The memory is this object's own, and what is in it is safe from many threads.
   private let heap: UnsafeMutablePointer<LinuxHeap>
+  /// The embedder's own policy and strategy; the heap refers to it.
+  private let custom: CustomHolder?
 
   /// Makes an empty heap.
   ///
   /// - Throws: `HeapError.unsupportedPageSize` unless pages are 4 KiB and hugepages 2 MiB, `strategyNotSupported` if the
   ///   kernel lacks what the strategy needs (found by trying), `kernel` if it refuses the heap's tables (some hundred KiB).
   public init(_ options: HeapOptions = HeapOptions()) throws(HeapError) {
+    custom = nil
     heap = try LinuxHeap.create(options)
   }
 
-  deinit { LinuxHeap.destroy(heap) }
+  /// Makes an empty heap with a policy or a strategy of one's own; what is nil is as `options` say.
+  ///
+  /// The policy is asked under the heap's lock, once a tick: it must be quick, make no system call, and not use the heap, nor
+  /// an allocator that stands on it. With a strategy of one's own `options.strategy` still says whether only whole blocks go.
+  ///
+  /// - Throws: as `init(_:)`.
+  public init(
+    _ options: HeapOptions = HeapOptions(), policy: (any ScavengePolicy)?, strategy: (any ReleaseStrategy)? = nil
+  ) throws(HeapError) {
+    var options = options
+    let holder = CustomHolder(policy: policy, strategy: strategy)
+    holder.install(in: &options)
+    custom = holder
+    heap = try LinuxHeap.create(options)
+  }
+
+  deinit {
+    LinuxHeap.destroy(heap)
+    withExtendedLifetime(custom) {}
+  }
 
   /// Bytes of a page: 4096.
   public static var pageBytes: Int { 4096 }

@@ -1,8 +1,8 @@
 // A policy or strategy of the embedder's own, as tables of C functions.
 //
-// In Swift one would conform to `ScavengePolicy` or `ReleaseStrategy`; but the heap is compiled before its embedder is, and
-// an existential would have to be allocated. A table of functions with a context serves both languages and costs an
-// indirect call per tick. The functions get pointers to our own structures; the C library translates them.
+// The heap is compiled before its embedder is, and an existential would have to be allocated. A table of functions with a
+// context serves both languages and costs an indirect call per tick. The functions get pointers to our own structures;
+// the C library translates them, and so does the Swift class for values that conform to its protocols.
 
 /// A policy behind two functions.
 package struct CustomPolicy: Sendable, Equatable {

@@ -6,59 +6,78 @@
 // its lists can do it without looking at every block.
 
 /// What a policy is told at a tick.
-package struct ScavengeInput: Sendable {
-  /// The caller's clock, in nanoseconds, and the time since the last tick.
-  package var now: UInt64 = 0
-  package var elapsed: UInt64 = 0
+public struct ScavengeInput: Sendable {
+  /// The caller's clock, in nanoseconds.
+  public var now: UInt64 = 0
+  /// Nanoseconds since the last tick.
+  public var elapsed: UInt64 = 0
   /// CPU time of the process so far, in nanoseconds.
-  package var processCPU: UInt64 = 0
-  /// Pages that the caller freed, and pages that came back from released state, since the last tick.
-  package var freedPages: Int = 0
-  package var refaultedPages: Int = 0
+  public var processCPU: UInt64 = 0
+  /// Pages that the caller freed since the last tick.
+  public var freedPages: Int = 0
+  /// Pages that came back from released state since the last tick.
+  public var refaultedPages: Int = 0
   /// Free pages that could be released now.
-  package var releasablePages: Int = 0
-  package var usedPages: Int = 0
-  package var phantomPages: Int = 0
+  public var releasablePages: Int = 0
+  /// Pages that are handed out.
+  public var usedPages: Int = 0
+  /// Pages that were released and are charged on, out of hugepages that are still whole.
+  public var phantomPages: Int = 0
 
   /// Nothing happened.
-  package init() {}
+  public init() {}
 }
 
 /// In which order free memory is released.
-package struct ReleaseOrder: Equatable, Sendable {
+public struct ReleaseOrder: Equatable, Sendable {
   /// How the next span is chosen by its length.
-  package enum Length: UInt8, Sendable {
+  public enum Length: UInt8, Sendable {
     /// The longest span first.
     case longest
     /// One span of each length in turn, as a free list per length gives them up.
     case roundRobin
   }
-  package var preferBroken: Bool
-  package var length: Length
+  /// Blocks that lost their hugepage first.
+  public var preferBroken: Bool
+  /// Which length is next.
+  public var length: Length
   /// Wholly free blocks before everything else: the cheapest bytes first.
-  package var wholeFirst: Bool = false
+  public var wholeFirst: Bool = false
   /// No intact block is broken.
   package var sparesIntact: Bool = false
 
-  package init(preferBroken: Bool, length: Length) {
+  /// An order by these two.
+  public init(preferBroken: Bool, length: Length) {
     self.preferBroken = preferBroken
     self.length = length
   }
 }
 
 /// What a policy wants done in a tick.
-package struct ScavengePlan: Equatable, Sendable {
+public struct ScavengePlan: Equatable, Sendable {
   /// Pages to release; the last span may overshoot.
-  package var pages: Int = 0
-  package var order = ReleaseOrder(preferBroken: true, length: .longest)
+  public var pages: Int = 0
+  /// In which order.
+  public var order = ReleaseOrder(preferBroken: true, length: .longest)
   /// Blocks whose phantom should be given back by splitting their hugepage.
-  package var cures: Int = 0
+  public var cures: Int = 0
   /// The next tick should come no later than this, in nanoseconds.
-  package var nextTick: UInt64 = 1_000_000_000
+  public var nextTick: UInt64 = 1_000_000_000
+
+  /// A plan; without arguments nothing is released, and a second passes.
+  public init(
+    pages: Int = 0, order: ReleaseOrder = ReleaseOrder(preferBroken: true, length: .longest), cures: Int = 0,
+    nextTick: UInt64 = 1_000_000_000
+  ) {
+    self.pages = pages
+    self.order = order
+    self.cures = cures
+    self.nextTick = nextTick
+  }
 }
 
 /// A scavenge policy: a value with whatever memory it needs, asked at each tick.
-package protocol ScavengePolicy: Sendable {
+public protocol ScavengePolicy: Sendable {
   /// Decides. Called once per tick, under the heap's lock: bounded work, no calls.
   mutating func plan(_ input: ScavengeInput) -> ScavengePlan
   /// Learns that a plan for `wanted` pages released `released`.

@@ -8,7 +8,7 @@ import TraceFormat
 @Suite("The summary of a trace") struct TraceSummaryTests {
   private func summary(_ text: String, dropping lost: Int = 0) throws -> TraceSummary {
     var bytes: [UInt8] = []
-    try withoutActuallyEscaping({ (part: UnsafeRawBufferPointer) in bytes.append(contentsOf: part) }) { sink in
+    _ = try withoutActuallyEscaping({ (part: UnsafeRawBufferPointer) in bytes.append(contentsOf: part) }) { sink in
       try TraceText.pack(TraceFile(Array(text.utf8)), to: .function(sink))
     }
     bytes.removeLast(lost)
