@@ -55,7 +55,7 @@ private let fastClock = """
   """
 
 @Suite("Under jemalloc, in the long run", .enabled(if: canRunOnHeap, cannotRunOnHeap)) struct LongRunTests {
-  @Test("an hour of churn leaks no address space and no mapping") func churn() throws {
+  @Test("an hour of churn leaks no address space, no mapping, no memory") func churn() throws {
     let workshop = try Workshop()
     let clock = try workshop.compile(fastClock, flags: ["-shared", "-fPIC"])
     let program = try workshop.compile(
@@ -77,6 +77,14 @@ private let fastClock = """
         fclose(file);
         return size;
       }
+      static long resident_kib(void) {
+        char line[512];
+        long size = 0;
+        FILE *file = fopen("/proc/self/status", "r");
+        while (fgets(line, sizeof line, file)) sscanf(line, "RssAnon: %ld", &size);
+        fclose(file);
+        return size;
+      }
       static double seconds(void) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
@@ -87,82 +95,104 @@ private let fastClock = """
         unsigned long state = 1;
         double start = seconds(), report = 0;
         while (report < 3600) {
+          // A tide of ten minutes: most is freed, and allocated again.
+          int low = (long)(report / 300) % 2;
           for (int i = 0; i < 3000; i++) {
             state = state * 6364136223846793005ul + 1442695040888963407ul;
             unsigned long r = state >> 33, slot = r % 3000;
-            // A tide of ten minutes: most is freed, and allocated again.
-            int low = (long)(report / 300) % 2;
             free(live[slot]);
             live[slot] = low && slot > 500 ? NULL : malloc(r % 50 == 0 ? r % 2000000 : r % 60000);
             if (live[slot]) live[slot][0] = 1;
           }
           double now = seconds() - start;
-          // After ten minutes and after an hour, at high tide both.
+          // After ten minutes and after an hour, at low tide both.
           if (report < 600 && now >= 600) printf("%ld %ld\\n", virtual_kib(), mappings());
           report = now;
         }
-        printf("%ld %ld\\n", virtual_kib(), mappings());
+        printf("%ld %ld %ld\\n", virtual_kib(), mappings(), resident_kib());
+        for (int i = 0; i < 3000; i++) free(live[i]);
+        // However slow the machine: until it is gone, or will not go.
+        struct timespec pause = {0, 20000000};
+        for (int i = 0; i < 1000 && resident_kib() > 16384; i++) nanosleep(&pause, NULL);
+        printf("%ld\\n", resident_kib());
         return 0;
       }
       """)
-    for conf in ["", "dirty_decay_ms:1000"] {
+    for (policy, conf) in [("immediate", ""), ("immediate", "dirty_decay_ms:1000"), ("rent-or-buy", "")] {
       let outcome = try workshop.runOnHeap(
-        [program], configuration: "policy:immediate", environment: ["MALLOC_CONF=\(conf)"], before: [clock])
+        [program], configuration: "policy:\(policy)", environment: ["MALLOC_CONF=\(conf)"], before: [clock])
       #expect(outcome.status == 0, "\(outcome.errors)")
       let figures = outcome.output.split { $0.isWhitespace }.compactMap { Int($0) }
-      try #require(figures.count == 4, "\(outcome.output)")
+      try #require(figures.count == 6, "\(outcome.output)")
       #expect(figures[2] <= figures[0] + 8192, "address space in KiB grew from \(figures[0]) to \(figures[2])")
       #expect(figures[3] <= figures[1] + 50, "mappings grew from \(figures[1]) to \(figures[3])")
+      // What jemalloc keeps for itself nobody can give back; the rest is gone after an hour as after a minute.
+      #expect(figures[4] > 4096, "nothing was in use: \(figures)")
+      if conf.isEmpty { #expect(figures[5] <= 16384, "\(policy): \(figures[5]) KiB stay of \(figures[4])") }
       let report = try #require(outcome.report)
       #expect(report.seconds > 3600 && report.heap.ticks > 1000, "the heap's hour was \(report.seconds) s")
       #expect(report.heap.reservedBytes == 1 << 30, "the first arena was enough")
     }
   }
 
-  @Test("memory comes back after a drop in load without another allocation") func drop() throws {
+  @Test("resident and charged memory comes back after a drop in load without another allocation") func drop() throws {
     let workshop = try Workshop()
     let program = try workshop.compile(
       """
+      #include <fcntl.h>
       #include <time.h>
-      static long resident_kib(void) {
-        char text[4096];
-        long size = -1;
-        FILE *file = fopen("/proc/self/status", "r");
-        size_t count = fread(text, 1, sizeof text - 1, file);
-        text[count] = 0;
-        fclose(file);
-        char *line = strstr(text, "RssAnon:");
-        if (line) sscanf(line, "RssAnon: %ld", &size);
-        return size;
+      // Without the C library's streams, which allocate: the number behind `key` in a file, or its first.
+      static long number(const char *path, const char *key) {
+        static char text[8192];
+        int file = open(path, O_RDONLY);
+        ssize_t count = file < 0 ? 0 : read(file, text, sizeof text - 1);
+        if (file >= 0) close(file);
+        text[count < 0 ? 0 : count] = 0;
+        char *line = strstr(text, key);
+        return line ? atol(line + strlen(key)) : -1;
       }
+      static long resident_kib(void) { return number("/proc/self/status", "RssAnon:"); }
+      static long charged_kib(char *path) { return *path ? number(path, "") / 1024 : -1; }
       int main(int count, char **arguments) {
         static char *live[4000];
         for (int i = 0; i < 4000; i++) { live[i] = malloc(60000); memset(live[i], 1, 60000); }
-        long before = resident_kib();
+        long before = resident_kib(), charged = charged_kib(arguments[2]);
         for (int i = 0; i < 4000; i++) if (i % 400) free(live[i]);
-        long after = 0;
-        // Reading and sleeping: a stream's buffer is all that is allocated.
+        long after = 0, left = 0;
         for (int i = 0; i < atoi(arguments[1]); i++) {
           struct timespec pause = {0, 50000000};
           nanosleep(&pause, NULL);
           after = resident_kib();
-          if (after < before / 5) break;
+          left = charged_kib(arguments[2]);
+          if (after < before / 5 && left < charged / 4) break;
         }
-        printf("%ld %ld\\n", before, after);
+        printf("%ld %ld %ld %ld\\n", before, after, charged, left);
         return 0;
       }
       """)
-    let outcome = try workshop.runOnHeap([program, "400"], configuration: "policy:immediate")
-    let figures = outcome.output.split { $0.isWhitespace }.compactMap { Int($0) }
-    try #require(outcome.status == 0 && figures.count == 2, "\(outcome.output)\(outcome.errors)")
-    #expect(figures[0] > 220_000 && figures[1] < figures[0] / 5, "\(figures)")
-    // And what the kernel has is what the heap believes: nothing stays charged that is not resident.
-    let report = try #require(outcome.report)
-    #expect(report.heap.phantomBytes < 4 << 20)
+    let group = try? MemoryCgroup.make(under: .find(), number: Int.random(in: 1000..<1_000_000))
+    defer { group?.remove() }
+    let name = group?.version == .one ? "memory.usage_in_bytes" : "memory.current"
+    let charge = group.map { "\($0.directory)/\(name)" }.flatMap { contents(ofFile: $0) == nil ? nil : $0 } ?? ""
+    func run(_ looks: Int, _ configuration: String) throws -> (figures: [Int], HeapOutcome) {
+      // The shell enters the group, and what it executes is the program.
+      let enter = charge.isEmpty ? "" : "echo $$ >'\(group!.directory)/cgroup.procs'; "
+      let outcome = try workshop.runOnHeap(
+        ["/bin/sh", "-c", "\(enter)exec \"$@\"", "sh", program, "\(looks)", charge], configuration: configuration)
+      return (outcome.output.split { $0.isWhitespace }.compactMap { Int($0) }, outcome)
+    }
+    for policy in ["immediate", "rent-or-buy"] {
+      let (figures, outcome) = try run(400, "policy:\(policy)")
+      try #require(outcome.status == 0 && figures.count == 4, "\(outcome.output)\(outcome.errors)")
+      #expect(figures[0] > 220_000 && figures[1] < figures[0] / 5, "\(policy): \(figures)")
+      if !charge.isEmpty { #expect(figures[2] > 220_000 && figures[3] < figures[2] / 4, "\(policy): \(figures)") }
+      // And what the kernel has is what the heap believes: nothing stays charged that is not resident.
+      let report = try #require(outcome.report)
+      #expect(report.heap.phantomBytes < 4 << 20)
+    }
     // Without the thread it stays.
-    let still = try workshop.runOnHeap([program, "40"], configuration: "policy:immediate,scavenger:off")
-    let kept = still.output.split { $0.isWhitespace }.compactMap { Int($0) }
-    try #require(kept.count == 2)
+    let (kept, still) = try run(40, "policy:immediate,scavenger:off")
+    try #require(kept.count == 4, "\(still.errors)")
     #expect(kept[1] > kept[0] * 9 / 10, "\(kept)")
   }
 
