@@ -64,11 +64,11 @@ let recordCommand = Command(
       let request = RecordingRequest(
         output: invocation.text("output") ?? "\(base).hstrace", command: invocation.operands,
         keepsRaw: invocation.has("keep-raw"), level: level)
+      // Before the program runs: what cannot be written is said at once.
+      let json = try invocation.text("json").map { try TextOutput($0) }
       let (ending, report) = try record(request) { printError("hugespan: \($0)") }
       printReport(report, request.output)
-      if let target = invocation.text("json") {
-        try writeText(report.json(output: request.output, command: request.command, ending: ending), to: target)
-      }
+      try json?.write(report.json(output: request.output, command: request.command, ending: ending))
       return switch ending {
       case .exited(let status): ExitCode(status)
       case .signalled(let signal): ExitCode(128 + signal)

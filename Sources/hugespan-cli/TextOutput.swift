@@ -7,11 +7,12 @@ import OptionTable
 final class TextOutput {
   private let target: String
   private let file: Int32
+  private var isWritten = false
 
-  /// Opens `target`, which is emptied if it exists; `-` is standard output.
+  /// Opens `target`; `-` is standard output. What is in a file stays until something else is written.
   init(_ target: String) throws {
     self.target = target
-    file = target == "-" ? STDOUT_FILENO : open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    file = target == "-" ? STDOUT_FILENO : open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
     if file < 0 {
       throw CommandFailure("\(target): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
     }
@@ -23,6 +24,9 @@ final class TextOutput {
   @discardableResult
   func write(_ text: String) throws -> Bool {
     if file == STDOUT_FILENO { return printOutput(text) }
+    // A pipe or a device has no length, and needs none taken away.
+    if !isWritten { _ = ftruncate(file, 0) }
+    isWritten = true
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress!, $0.count) }

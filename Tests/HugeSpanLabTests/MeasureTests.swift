@@ -73,6 +73,22 @@ struct MeasureTests {
     #expect(growth.last ?? 0 > bytes / 2, "\(growth)")
   }
 
+  @Test("a program's share on hugepages is over time, and never more than all of it")
+  func hugeShare() {
+    var watch = MemoryWatch()
+    watch.note(anonymous: 4096, huge: 0, at: 100)
+    #expect(watch.meanBytes == nil && watch.hugeShare == nil)
+    // Two files tell the two, and the program grew in between: the second is newer.
+    watch.note(anonymous: 4096, huge: 2 << 20, at: 200)
+    #expect(watch.hugeShare == 0)
+    watch.note(anonymous: 4 << 20, huge: nil, at: 300)
+    #expect(watch.hugeShare == 0.5)
+    watch.note(anonymous: 4 << 20, huge: 4 << 20, at: 400)
+    watch.note(anonymous: 1 << 20, huge: nil, at: 500)
+    #expect(watch.peakBytes == 4 << 20 && watch.looks == 5)
+    #expect(watch.hugeShare! < 1 && watch.hugeShare! > 0.4)
+  }
+
   @Test("the selected word of a kernel setting")
   func selected() {
     #expect(Machine.selected("always [madvise] never\n") == "madvise")

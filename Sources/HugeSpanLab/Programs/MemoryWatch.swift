@@ -25,7 +25,11 @@ package struct MemoryWatch {
   package mutating func look(at process: pid_t) {
     guard let anonymous = kibibytes("/proc/\(process)/status", "RssAnon:") else { return }
     let now = nanoseconds(CLOCK_MONOTONIC)
-    readHugeIfDue(process, now)
+    note(anonymous: anonymous, huge: hugeIfDue(process, now), at: now)
+  }
+
+  /// What a look found; `huge` is nil if it was not looked for.
+  mutating func note(anonymous: Int, huge: Int?, at now: UInt64) {
     if start == nil {
       start = now
     } else {
@@ -35,17 +39,19 @@ package struct MemoryWatch {
     }
     lastTime = now
     lastAnonymous = anonymous
-    lastHuge = min(lastHuge, anonymous)
+    // Two files tell the two, and between them the program went on.
+    lastHuge = min(huge ?? lastHuge, anonymous)
     peakBytes = max(peakBytes, anonymous)
     looks += 1
   }
 
   /// A pass of the kernel over the process' page tables: never more than a tenth of the time.
-  private mutating func readHugeIfDue(_ process: pid_t, _ now: UInt64) {
-    if now < hugeDue { return }
+  private mutating func hugeIfDue(_ process: pid_t, _ now: UInt64) -> Int? {
+    if now < hugeDue { return nil }
     let before = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
-    lastHuge = kibibytes("/proc/\(process)/smaps_rollup", "AnonHugePages:") ?? 0
+    let huge = kibibytes("/proc/\(process)/smaps_rollup", "AnonHugePages:") ?? 0
     hugeDue = now + 10 * (nanoseconds(CLOCK_THREAD_CPUTIME_ID) - before)
+    return huge
   }
 
   private var nanosecondsWatched: UInt64 { lastTime - (start ?? lastTime) }

@@ -23,7 +23,9 @@ package struct ProgramProcess {
 
   /// Starts the program and returns when it has ended, with what the kernel says that it and its children used.
   ///
-  /// Signals that are sent to this process meanwhile are passed on; those of the terminal reach the program anyway.
+  /// Signals that are sent to this process meanwhile are passed on; those of the terminal reach the program anyway. When job
+  /// control stops the program this process stops too, so that the shell that waits for it notices, and whoever continues it
+  /// continues both.
   /// `look` is called at once and then with at least `period` nanoseconds in between.
   package func run(
     every period: UInt64, look: (pid_t) -> Void
@@ -31,9 +33,7 @@ package struct ProgramProcess {
     // With the signals blocked, one call waits for the program's end, for a signal, and for the time of a look.
     var awaited = sigset_t()
     sigemptyset(&awaited)
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD] {
-      sigaddset(&awaited, signal)
-    }
+    for signal in Self.passedOn + [SIGCHLD] { sigaddset(&awaited, signal) }
     var original = sigset_t()
     pthread_sigmask(SIG_BLOCK, &awaited, &original)
     defer { pthread_sigmask(SIG_SETMASK, &original, nil) }
@@ -42,6 +42,14 @@ package struct ProgramProcess {
     let process = try spawn(mask: &original)
     let (ending, usage) = wait(for: process, signals: &awaited, period, look)
     return (process, ending, usage)
+  }
+
+  /// All that can be caught and that others send. Not those of this process' own faults, nor SIGPIPE, which its own writing brings.
+  private static var passedOn: [Int32] {
+    [
+      SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM, SIGVTALRM, SIGPROF, SIGURG, SIGIO, SIGPWR,
+      SIGTSTP, SIGCONT,
+    ] + Array(__libc_current_sigrtmin()...__libc_current_sigrtmax())
   }
 
   private func spawn(mask: inout sigset_t) throws(ProgramError) -> pid_t {
@@ -65,8 +73,14 @@ package struct ProgramProcess {
     var usage = rusage()
     while true {
       var status: Int32 = 0
-      let result = wait4(process, &status, WNOHANG, &usage)
-      if result == process {
+      let result = wait4(process, &status, WNOHANG | WUNTRACED, &usage)
+      if result == process && status & 0xFF == 0x7F {
+        // Not for SIGSTOP: whoever stops the program alone may continue it alone.
+        if [SIGTSTP, SIGTTIN, SIGTTOU].contains((status >> 8) & 0xFF) {
+          kill(getpid(), SIGSTOP)
+          kill(process, SIGCONT)
+        }
+      } else if result == process {
         let signal = status & 0x7F
         return (signal == 0 ? .exited(status: (status >> 8) & 0xFF) : .signalled(signal: signal), usage)
       }

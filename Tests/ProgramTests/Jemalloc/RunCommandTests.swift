@@ -59,25 +59,60 @@ import Testing
     if hasHugePages { #expect(object["hugeShare"] as? Double ?? 0 > 0.5) }
   }
 
-  @Test("passes signals on") func signals() throws {
+  @Test("passes signals on, whichever can be caught") func signals() throws {
     let workshop = try Workshop()
     let ready = workshop.path + "/ready"
     let program = try workshop.compile(
       """
       #include <signal.h>
       #include <fcntl.h>
-      static void stop(int signal) { exit(20 + (signal == SIGTERM)); }
+      static void stop(int signal) { exit(signal); }
       int main(int count, char **arguments) {
-        signal(SIGTERM, stop);
+        for (int number = 1; number < SIGRTMAX; number++) signal(number, stop);
         close(open(arguments[1], O_CREAT | O_WRONLY, 0600));
         for (;;) pause();
       }
       """)
-    let child = try Child([try #require(commandPath()), "run", "--", program, ready])
-    let end = Date().addingTimeInterval(20)
-    while !FileManager.default.fileExists(atPath: ready) && Date() < end { usleep(10_000) }
-    kill(child.identifier, SIGTERM)
-    #expect(child.wait() == 21)
+    for number in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGALRM, SIGTSTP, SIGCONT, __libc_current_sigrtmin() + 3]
+    {
+      unlink(ready)
+      let child = try Child([try #require(commandPath()), "run", "-q", "--", program, ready])
+      waitFor { FileManager.default.fileExists(atPath: ready) }
+      kill(child.identifier, number)
+      #expect(child.wait() == number)
+    }
+  }
+
+  @Test("stops and continues with its program, as a shell's job does") func jobs() throws {
+    let workshop = try Workshop()
+    let file = workshop.path + "/process"
+    // A session of its own, whose leader stays: a group that nobody watches is not stopped by the terminal's signals.
+    let child = try Child([
+      "/bin/sh", "-c", "set -m; \"$@\" & echo $! >\(file).job; exec sleep 1000", "sh", try #require(commandPath()),
+      "run",
+      "-q", "--", "/bin/sh", "-c", "echo $$ >\(file).new; mv \(file).new \(file); exec sleep 1000",
+    ])
+    func number(_ path: String) -> Int32? {
+      (try? String(contentsOfFile: path, encoding: .utf8)).flatMap { Int32($0.dropLast()) }
+    }
+    waitFor { number(file) != nil && number(file + ".job") != nil }
+    let program = try #require(number(file))
+    let job = try #require(number(file + ".job"))
+    func state(_ process: Int32) -> String? {
+      (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8))?.split(separator: ")").last?
+        .split(separator: " ").first.map(String.init)
+    }
+    kill(job, SIGTSTP)
+    waitFor { state(program) == "T" && state(job) == "T" }
+    #expect(state(program) == "T" && state(job) == "T")
+    kill(job, SIGCONT)
+    waitFor { state(program) == "S" && state(job) == "S" }
+    #expect(state(program) == "S" && state(job) == "S")
+    kill(job, SIGTERM)
+    waitFor { state(program) == nil }
+    #expect(state(program) == nil)
+    kill(child.identifier, SIGKILL)
+    _ = child.wait()
   }
 
   @Test("refuses what cannot run on the heap, and settings that are wrong") func refusals() throws {
@@ -95,8 +130,29 @@ import Testing
     #expect(try hugespanRun(["--conf", "statistics:/tmp/x", "--", "/bin/true"], workshop).status == 64)
   }
 
+  @Test("refuses a report that cannot be written before it starts the program") func unwritable() throws {
+    let workshop = try Workshop()
+    for target in ["/no/such/directory/run.json", "/"] {
+      let (status, output, errors) = try hugespanRun(["--json", target, "--", "/bin/echo", "here"], workshop)
+      #expect(status == 64 && output.isEmpty && errors.hasPrefix("hugespan: \(target): cannot be made"), "\(errors)")
+    }
+    // And what an earlier run left is not lost to a program that is not there.
+    let path = workshop.path + "/earlier.json"
+    try "earlier, and longer than what comes\n".write(toFile: path, atomically: true, encoding: .utf8)
+    #expect(try hugespanRun(["--json", path, "--", "/no/such/program"], workshop).status == 66)
+    #expect(try String(contentsOfFile: path, encoding: .utf8).hasPrefix("earlier"))
+    #expect(try hugespanRun(["-q", "--json", path, "--", "/bin/true"], workshop).status == 0)
+    #expect(try String(contentsOfFile: path, encoding: .utf8).hasPrefix("{"))
+  }
+
   @Test("says how to get jemalloc where it is missing") func missing() {
     let error = #expect(throws: ProgramError.self) { try JemallocLibrary.locate(in: ["/no/such/directory"]) }
     #expect(error?.kind == .unavailable && error?.description.contains("apt-get install libjemalloc2") == true)
   }
+}
+
+/// Waits until something is so, or twenty seconds have passed.
+private func waitFor(_ condition: () -> Bool) {
+  let end = Date().addingTimeInterval(20)
+  while !condition() && Date() < end { usleep(10_000) }
 }
