@@ -94,21 +94,27 @@ package struct LinuxHeap: ~Copyable {
     hs_shim_word_store(phase, HeapControl.idle)
   }
 
-  /// Ticks until it is told to stop, and asks the kernel now and then what became of the heap's hugepages.
+  /// Takes turns until it is told to stop.
   fileprivate borrowing func scavengeUntilStopped() {
     var pacing = ResidencyPacing(
       now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
     while hs_shim_word_load(control.phase) != HeapControl.stopping {
-      let now = hs_shim_monotonic_nanoseconds()
-      let processCPU = hs_shim_process_cpu_nanoseconds()
-      if pacing.isDue(now: now, processCPU: processCPU) {
-        // A kernel that cannot be asked leaves the heap with what it believes.
-        _ = try? core.residencyPass()
-        pacing.note(start: now, end: hs_shim_monotonic_nanoseconds(), processCPU: processCPU)
-      }
-      let report = core.tick(at: hs_shim_monotonic_nanoseconds(), processCPU: processCPU)
-      hs_shim_word_wait(control.phase, HeapControl.running, Self.pause(after: report))
+      let pause = scavengeOnce(
+        &pacing, now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
+      hs_shim_word_wait(control.phase, HeapControl.running, pause)
     }
+  }
+
+  /// One turn of the scavenger's: asks the kernel what became of the heap's hugepages, if that is due, and ticks. Answers how
+  /// long to pause, in nanoseconds. The clocks are told, so that a test may invent them.
+  borrowing func scavengeOnce(_ pacing: inout ResidencyPacing, now: UInt64, processCPU: UInt64) -> UInt64 {
+    if pacing.isDue(now: now, processCPU: processCPU) {
+      let before = hs_shim_thread_cpu_nanoseconds()
+      // A kernel that cannot be asked leaves the heap with what it believes.
+      _ = try? core.residencyPass()
+      pacing.note(now: now, cost: hs_shim_thread_cpu_nanoseconds() - before, processCPU: processCPU)
+    }
+    return Self.pause(after: core.tick(at: now, processCPU: processCPU))
   }
 
   /// Even unfinished work leaves the processor to others for a moment; and a second is the longest that a policy without

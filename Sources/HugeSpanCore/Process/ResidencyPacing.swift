@@ -3,13 +3,14 @@
 // The heap learns of most changes because it makes them. What others do it has to ask: khugepaged rebuilds, reclaim splits and
 // takes, and a forked child leaves the parent on base pages wherever it wrote meanwhile. A pass costs about a millisecond
 // for 8 GiB of hugepages, but 20 for a GiB of base pages; so one follows another after five seconds, and after five hundred
-// times what the last one took. Of a program that does nothing there is nothing new to learn.
+// times the CPU time of the last one. (Not the time that passed: on a busy machine a pass waits for its turn, and one that
+// waited a tenth of a second would be the last for a minute.) Of a program that does nothing there is nothing new to learn.
 
 /// Decides when a residency pass is due, by clocks that it is told.
 struct ResidencyPacing {
   /// Nanoseconds between passes, at least.
   static var period: UInt64 { 5_000_000_000 }
-  /// Share of time that passes may take: one part in this.
+  /// Share of a CPU that passes may take: one part in this.
   static var costFactor: UInt64 { 500 }
   /// Share of a CPU below which a program does nothing: one part in this.
   static var idleFactor: UInt64 { 100 }
@@ -29,10 +30,10 @@ struct ResidencyPacing {
     now >= last &+ wait && processCPU &- lastCPU >= (now - last) / Self.idleFactor
   }
 
-  /// A pass began at `start` and took until `end`.
-  mutating func note(start: UInt64, end: UInt64, processCPU: UInt64) {
-    last = end
+  /// A pass was made at `now` and cost `cost` nanoseconds of CPU time.
+  mutating func note(now: UInt64, cost: UInt64, processCPU: UInt64) {
+    last = now
     lastCPU = processCPU
-    wait = max(Self.period, (end &- start) &* Self.costFactor)
+    wait = max(Self.period, cost &* Self.costFactor)
   }
 }
