@@ -26,6 +26,8 @@ struct SpanJob {
   var live: Int
   var smallestPages: Int
   var largestPages: Int
+  /// Every other one of this many pageblocks is in use besides, so that no two free ones are neighbours.
+  var alternatingBlocks = 0
 }
 
 let spanJobs = [
@@ -34,6 +36,9 @@ let spanJobs = [
   SpanJob(name: "1-16 pages, 65536 live", live: 65_536, smallestPages: 1, largestPages: 16),
   SpanJob(name: "2 MiB", live: 64, smallestPages: 512, largestPages: 512),
   SpanJob(name: "512 KiB-1 MiB, 1024 live", live: 1024, smallestPages: 128, largestPages: 256),
+  SpanJob(
+    name: "4 MiB, 100 GiB in alternate blocks", live: 64, smallestPages: 1024, largestPages: 1024,
+    alternatingBlocks: 51_200),
 ]
 
 /// A heap with its live spans. A class, so that the case's closure can own it.
@@ -47,6 +52,8 @@ private final class HeapRun {
     self.job = job
     heap = try PageHeapCore(kernel: LinuxKernel(), options: HeapOptions())
     spans = .allocate(capacity: job.live)
+    let blocks = try (0..<job.alternatingBlocks).map { _ in try heap.allocate(SpanRequest(pageCount: 512)).span }
+    for index in stride(from: 0, to: blocks.count, by: 2) { heap.free(blocks[index]) }
     for index in 0..<job.live {
       (spans + index).initialize(to: try heap.allocate(SpanRequest(pageCount: drawSize())).span)
     }

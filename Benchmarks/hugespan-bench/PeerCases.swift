@@ -81,7 +81,7 @@ func peerCases(_ job: SpanJob) -> [BenchmarkCase] {
       return { run.run($0) }
     }
   ]
-  if job.smallestPages < 128 { return cases }
+  if job.smallestPages < 128 || job.alternatingBlocks > 0 { return cases }
   for (peer, library, prefix) in [
     ("gperftools", "libtcmalloc_minimal.so.4", "tc_"), ("jemalloc", "libjemalloc.so.2", ""),
   ] {

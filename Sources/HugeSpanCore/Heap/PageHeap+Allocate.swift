@@ -332,17 +332,19 @@ extension PageHeapCore {
   }
 
   /// The free run of blocks that fits best over all arenas.
-  private func bestRun(_ blocks: Int, alignment: UInt) -> (arena: Int, start: Int, resident: Int)? {
-    var best: (arena: Int, start: Int, length: Int, resident: Int)? = nil
+  private func bestRun(_ blocks: Int, alignment: UInt) -> (arena: Int, start: Int)? {
+    var best: (arena: Int, run: BlockRun)? = nil
     for index in 0..<state.pointee.arenaCount {
       guard let found = state.pointee.arenas[index].bestRun(count: blocks, alignment: alignment) else { continue }
-      if best == nil || found.length < best!.length || (found.length == best!.length && found.resident > best!.resident)
+      if let known = best?.run,
+        (known.length, -known.resident) <= (found.length, -found.resident)
       {
-        best = (index, found.start, found.length, found.resident)
+        continue
       }
+      best = (index, found)
+      if found.length == blocks && found.resident == blocks { break }
     }
-    guard let best else { return nil }
-    return (best.arena, best.start, best.resident)
+    return best.map { ($0.arena, $0.run.first) }
   }
 
   /// Pages of `count` free blocks that are not in memory.
