@@ -214,12 +214,17 @@ extension PageHeapCore {
 
   // MARK: Cures
 
-  /// Gives the phantom of up to `count` blocks back, by splitting the hugepage they still hold.
-  func cure(_ count: Int) {
+  /// Gives the phantom of up to `count` blocks back, by splitting the hugepage they still hold, until `pages` are believed to
+  /// have gone; looks at `limit` blocks at most. Held lock on entry and return; open in between.
+  func cure(_ count: Int, pages: Int = .max, examining limit: Int = 4096) {
+    if !kernel.capabilities.contains(.honestSplit) { return }
+    let before = state.pointee.phantomPages
     var cured = 0
     var examined = 0
-    let blocks = state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
-    while cured < count && examined < min(blocks, 4096) && state.pointee.phantomPages > 0 {
+    let blocks = min(state.pointee.blockCount, limit)
+    while cured < count && examined < blocks && state.pointee.phantomPages > 0
+      && before - state.pointee.phantomPages < pages
+    {
       var cursor = state.pointee.phantomCursor
       guard let block = state.pointee.next(&cursor) else { return }
       state.pointee.phantomCursor = cursor
@@ -259,7 +264,7 @@ extension PageHeapCore {
   // MARK: On demand
 
   /// Releases free memory until at least `byteCount` bytes are uncharged, or nothing is left, and answers how many
-  /// bytes surely are, by what the kernel said was resident before; phantom memory may go besides. Ignores the policy;
+  /// bytes surely are, by what the kernel said was resident before; phantom memory goes besides. Ignores the policy;
   /// uses an honest strategy (`split-dontneed`, or `dontneed` where hugepages cannot be split) whatever the configured one is.
   package func releaseNow(byteCount: Int) -> Int {
     if byteCount <= 0 { return 0 }
@@ -285,7 +290,7 @@ extension PageHeapCore {
     return releaseHonestly(pages: pages, measured: false) > 0
   }
 
-  /// In price order: wholly free blocks, broken blocks, what is lazily free, long spans of intact blocks. Answers how
+  /// In price order: wholly free blocks, broken blocks, what is lazily free, phantom, long spans of intact blocks. Answers how
   /// many pages went: those that were resident before, by the kernel's word, or those that were believed charged.
   private func releaseHonestly(pages: Int, measured: Bool) -> Int {
     let kind: StrategyKind = kernel.capabilities.supports(.splitDontneed) ? .splitDontneed : .dontneed
@@ -293,9 +298,18 @@ extension PageHeapCore {
     order.wholeFirst = true
     order.sparesIntact = true
     var uncharged = releaseInOrder(order, pages: pages, kind, measured: measured)
-    uncharged += releaseLazy(pages: pages - uncharged, measured: measured)
+    uncharged += releaseLazy(pages: pages - uncharged, kind, measured: measured)
+    // A cure costs no hugepage. What it gave back is believed only, so it shortens the rest of the way and is no part of an
+    // answer that has to be sure.
+    var cured = 0
+    if uncharged < pages && state.pointee.phantomPages > 0 {
+      let before = state.pointee.phantomPages
+      cure(.max, pages: pages - uncharged, examining: .max)
+      cured = max(before - state.pointee.phantomPages, 0)
+    }
     order.sparesIntact = false
-    return uncharged + releaseInOrder(order, pages: pages - uncharged, kind, measured: measured)
+    let rest = releaseInOrder(order, pages: pages - uncharged - cured, kind, measured: measured)
+    return uncharged + rest + (measured ? 0 : cured)
   }
 
   private func releaseInOrder(_ order: ReleaseOrder, pages: Int, _ kind: StrategyKind, measured: Bool) -> Int {
@@ -317,7 +331,7 @@ extension PageHeapCore {
     return uncharged
   }
 
-  private func releaseLazy(pages: Int, measured: Bool) -> Int {
+  private func releaseLazy(pages: Int, _ kind: StrategyKind, measured: Bool) -> Int {
     var uncharged = 0
     while uncharged < pages && state.pointee.lazyPages > 0 && !state.pointee.wasPostponed {
       let before = uncharged
@@ -335,7 +349,7 @@ extension PageHeapCore {
         examined += 1
       }
       if state.pointee.batch.count == 0 { break }
-      uncharged += releaseHonestBatch(.dontneed, measured: measured)
+      uncharged += releaseHonestBatch(kind, measured: measured)
       if uncharged == before && examined >= blocks { break }
     }
     return uncharged

@@ -93,6 +93,77 @@ private func options(hard: Int? = nil, soft: Int? = nil) -> HeapOptions {
   }
 }
 
+/// `blocks` hugepages, written to; the upper half of each is free, and released by `strategy`, charged all the same.
+private func halfReleased(
+  _ kernel: ModelKernel, _ strategy: StrategyKind, blocks: Int, hard: Int? = nil, soft: Int? = nil
+) throws -> PageHeapCore<ModelKernel> {
+  var options = options(hard: hard, soft: soft)
+  options.policy = .immediate
+  options.strategy = StrategyChoice(strategy)
+  options.effectSamplePeriod = 0
+  let heap = try PageHeapCore(kernel: kernel, options: options)
+  let spans = try (0..<(2 * blocks)).map { _ in try heap.allocate(SpanRequest(pageCount: 256)).span }
+  for span in spans { kernel.touch(span.range) }
+  for index in stride(from: 1, to: spans.count, by: 2) { heap.free(spans[index]) }
+  #expect(heap.tick(at: 1, processCPU: 0).releasedPages == blocks * 256)
+  let statistics = heap.statistics()
+  #expect((strategy == .dontneed ? statistics.phantomPages : statistics.lazyPages) == blocks * 256)
+  #expect(kernel.chargedBytes == blocks << 21)
+  return heap
+}
+
+@Suite struct LazilyFreeMemory {
+  @Test(arguments: [true, false])
+  func makesRoomUnderALimit(isHard: Bool) throws {
+    let kernel = ModelKernel()
+    let limit = 8 * 512
+    let heap = try halfReleased(kernel, .free, blocks: 8, hard: isHard ? limit : nil, soft: isHard ? nil : limit)
+    kernel.touch(try heap.allocate(SpanRequest(pageCount: 1024)).span.range)
+    #expect(kernel.chargedBytes == 8 << 21)
+    #expect(heap.statistics().phantomPages == 0 && heap.statistics().lazyPages == 4 * 256)
+    heap.checkInvariants()
+  }
+
+  @Test func isUnchargedOnDemand() throws {
+    let kernel = ModelKernel()
+    let heap = try halfReleased(kernel, .free, blocks: 8)
+    #expect(heap.releaseNow(byteCount: 1000 * 4096) == 1024 * 4096)
+    #expect(kernel.chargedBytes == (8 << 21) - 1024 * 4096)
+    #expect(heap.statistics().phantomPages == 0)
+    heap.checkInvariants()
+  }
+}
+
+@Suite struct PhantomMemory {
+  @Test(arguments: [true, false])
+  func makesRoomUnderALimit(isHard: Bool) throws {
+    let kernel = ModelKernel()
+    let limit = 8 * 512
+    let heap = try halfReleased(kernel, .dontneed, blocks: 8, hard: isHard ? limit : nil, soft: isHard ? nil : limit)
+    // Two whole blocks, that is the phantom of four.
+    kernel.touch(try heap.allocate(SpanRequest(pageCount: 1024)).span.range)
+    #expect(kernel.chargedBytes == 8 << 21)
+    #expect(heap.statistics().cures == 4)
+    heap.checkInvariants()
+  }
+
+  @Test func goesBeforeAHugepageIsBroken() throws {
+    let kernel = ModelKernel()
+    let heap = try halfReleased(kernel, .dontneed, blocks: 8)
+    // Two more, intact and partly free.
+    for _ in 0..<2 { kernel.touch(try heap.allocate(SpanRequest(pageCount: 400)).span.range) }
+    let before = (charge: kernel.chargedBytes, splits: heap.statistics().splits)
+    // The answer is what is sure, and phantom is only believed.
+    #expect(heap.releaseNow(byteCount: 1000 * 4096) == 0)
+    #expect(before.charge - kernel.chargedBytes == 1024 * 4096)
+    #expect(heap.statistics().splits == before.splits)
+    // What is asked for beyond is taken from them.
+    #expect(heap.releaseNow(byteCount: .max) == 2 * 112 * 4096)
+    #expect(heap.statistics().phantomPages == 0 && kernel.chargedBytes == kernel.presentBytes)
+    heap.checkInvariants()
+  }
+}
+
 @Suite struct AnAmountBeyondAllBounds {
   @Test func canBeReleased() async throws {
     await #expect(processExitsWith: .success) {
