@@ -27,6 +27,7 @@ let calibrateCommand = Command(
     Example("hugespan run --memory-price 400 --cost-model machine.json -- redis-server", "Put to use"),
   ],
   run: { invocation in
+    let outputs = try ["output", "json"].compactMap { try invocation.output($0) }
     let line = ProgressLine()
     let calibration: Calibration
     do throws(CalibrationError) {
@@ -36,9 +37,8 @@ let calibrateCommand = Command(
       throw CommandFailure("calibrate: \(error)", status: .unavailable)
     }
     line.clear()
-    let targets = ["output", "json"].compactMap { invocation.text($0) }
-    if !targets.contains("-") { printOutput(calibration.table) }
-    for target in targets { try writeOutput(try calibration.json(), to: target) }
+    if invocation.text("output") != "-" && invocation.text("json") != "-" { printOutput(calibration.table) }
+    for output in outputs { try output.write(try calibration.json()) }
     return .success
   })
 

@@ -57,9 +57,10 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   }
   var names = Set<String>()
   for trace in traces {
-    // What is wrong with a file is said at once, not after a minute.
-    do throws(TraceError) { _ = try TraceReader(path: trace) } catch {
-      throw CommandFailure("\(trace): \(error)", status: error.isUnreadable ? .missingInput : .malformedInput)
+    // What is wrong with a file is said at once and once, not by each of its runs.
+    try readingTrace(trace) { () throws(TraceError) in
+      var reader = try TraceReader(path: trace, tolerance: .upToLastWholeChunk)
+      while try reader.next() != nil {}
     }
     if !names.insert(traceName(trace)).inserted {
       throw invocation.usageError("two traces are called '\(traceName(trace))'; rows could not be told apart")
@@ -75,6 +76,9 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
     try policy($0, invocation).notation
   }
   let strategies = try notations("strategy", Grid.defaultStrategies) { try StrategyChoice(notation: $0).notation }
+
+  let jsonOutput = try invocation.output("json")
+  let csvOutput = try invocation.output("csv")
 
   let cores = sysconf(Int32(_SC_NPROCESSORS_ONLN))
   var budget: Double? = invocation.operands.isEmpty ? 120 : nil
@@ -92,9 +96,9 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   let comparison = Comparison(
     machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
     leftOut: outcome.leftOut)
-  if let path = invocation.text("json") { try writeOutput(jsonText(comparison), to: path) }
-  if let path = invocation.text("csv") { try writeOutput(csv(of: outcome.results), to: path) }
   if invocation.text("json") != "-" && invocation.text("csv") != "-" { printTables(comparison) }
+  try jsonOutput?.write(jsonText(comparison))
+  try csvOutput?.write(csv(of: outcome.results))
   for run in outcome.leftOut { printError("left out: \(run.trace) \(run.policy)/\(run.strategy): \(run.reason)") }
   if let signal = outcome.signal { return ExitCode(128 + signal) }
   return ExitCode(outcome.failureStatus)

@@ -44,15 +44,16 @@ let generateCommand = Command(
     guard trace.peakBytes >= 1 << 20, trace.peakBytes <= 1 << 40 else {
       throw invocation.usageError("--peak: a peak is between 1MiB and 1TiB")
     }
+    let json = try invocation.output("json")
     let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
     guard file >= 0 else {
-      throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))", status: .missingInput)
+      throw CommandFailure("\(path): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
     }
     defer { close(file) }
     do throws(TraceError) {
       try trace.write(to: file)
     } catch { throw CommandFailure("\(path): \(error)", status: .unavailable) }
-    if let output = invocation.text("json") { try writeOutput(jsonText(GeneratedTrace(trace, path)), to: output) }
+    try json?.write(jsonText(GeneratedTrace(trace, path)))
     return .success
   })
 

@@ -64,8 +64,7 @@ let recordCommand = Command(
       let request = RecordingRequest(
         output: invocation.text("output") ?? "\(base).hstrace", command: invocation.operands,
         keepsRaw: invocation.has("keep-raw"), level: level)
-      // Before the program runs: what cannot be written is said at once.
-      let json = try invocation.text("json").map { try TextOutput($0) }
+      let json = try invocation.output("json")
       let (ending, report) = try record(request) { printError("hugespan: \($0)") }
       printReport(report, request.output)
       try json?.write(report.json(output: request.output, command: request.command, ending: ending))
@@ -84,11 +83,10 @@ private func convert(_ directory: String, to output: String?, _ invocation: Invo
   guard let output = output ?? (directory.hasSuffix(".raw") ? String(directory.dropLast(4)) : nil) else {
     throw invocation.usageError("--convert needs --output for a directory whose name does not end in .raw")
   }
+  let json = try invocation.output("json")
   let report = try LogConversion.convert(RawRecording(directory: directory), to: output, ending: .stopped)
   printReport(report, output)
-  if let target = invocation.text("json") {
-    try writeText(report.json(output: output, command: [], ending: nil), to: target)
-  }
+  try json?.write(report.json(output: output, command: [], ending: nil))
   return .success
 }
 

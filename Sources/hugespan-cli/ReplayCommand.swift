@@ -141,10 +141,11 @@ let replayCommand = Command(
     }
     if let reason = invocation.text("no-cgroup") { group = .none(reason: reason) }
 
+    let json = try invocation.output("json")
     let result = try explainingFailures(of: invocation.operands[0]) {
       try replayTrace(path: invocation.operands[0], options: options, group: group)
     }
-    if let path = invocation.text("json") { try writeOutput(jsonText(result), to: path) }
+    try json?.write(jsonText(result))
     if invocation.text("json") != "-" { printOutput(describe(result)) }
     return .success
   })
@@ -182,21 +183,6 @@ func explainingFailures<T>(of path: String, _ body: () throws -> T) throws -> T 
       status: status)
   } catch let error as CgroupUnavailable {
     throw CommandFailure(error.reason, status: .unavailable)
-  }
-}
-
-/// Writes `text` to `path`, or to standard output for `-`.
-func writeOutput(_ text: String, to path: String) throws {
-  if path == "-" {
-    printOutput(text)
-    return
-  }
-  guard let file = fopen(path, "w") else {
-    throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))", status: .missingInput)
-  }
-  fputs(text, file)
-  if fclose(file) != 0 {
-    throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))", status: .unavailable)
   }
 }
 

@@ -67,8 +67,7 @@ let runCommand = Command(
     let frontEnd = invocation.text("frontend").flatMap(HeapFrontEnd.init(rawValue:)) ?? .jemalloc
     let request = HeapRunRequest(
       frontEnd: frontEnd, command: invocation.operands, configuration: try settings(invocation))
-    // A file that cannot be written is said now, and not when the program has run for hours.
-    let report = try invocation.text("json").map { try TextOutput($0) }
+    let json = try invocation.output("json")
     let result: HeapRunResult
     do { result = try runOnHeap(request) { printError("hugespan: \($0)") } } catch let error as ProgramError {
       throw CommandFailure(error.description, status: ExitCode(error.kind.rawValue))
@@ -78,7 +77,7 @@ let runCommand = Command(
       printError(String(result.table(title: "hugespan: \(frontEnd.title(of: name)), \(conf)").dropLast()))
     }
     for warning in result.warnings { printError("hugespan: warning: \(warning)") }
-    try report?.write(result.json(command: request.command, frontEnd: frontEnd.rawValue))
+    try json?.write(result.json(command: request.command, frontEnd: frontEnd.rawValue))
     return switch result.ending {
     case .exited(let status): ExitCode(status)
     case .signalled(let signal): ExitCode(128 + signal)

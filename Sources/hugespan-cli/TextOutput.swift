@@ -1,4 +1,7 @@
 // Where a command writes text or JSON: a file, or standard output under the name `-`.
+//
+// Opened before the work begins: a file that cannot be made is no end for minutes of measuring. What the file held before
+// goes with the first write, not when the work fails.
 
 import Glibc
 import OptionTable
@@ -7,9 +10,9 @@ import OptionTable
 final class TextOutput {
   private let target: String
   private let file: Int32
-  private var isWritten = false
+  private var isEmptied = false
 
-  /// Opens `target`; `-` is standard output. What is in a file stays until something else is written.
+  /// Opens `target`, which is made unless it exists; `-` is standard output.
   init(_ target: String) throws {
     self.target = target
     file = target == "-" ? STDOUT_FILENO : open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
@@ -24,15 +27,15 @@ final class TextOutput {
   @discardableResult
   func write(_ text: String) throws -> Bool {
     if file == STDOUT_FILENO { return printOutput(text) }
-    // A pipe or a device has no length, and needs none taken away.
-    if !isWritten { _ = ftruncate(file, 0) }
-    isWritten = true
+    // Devices and pipes have no length.
+    if !isEmptied { _ = ftruncate(file, 0) }
+    isEmptied = true
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress!, $0.count) }
       if count < 0 && errno == EINTR { continue }
       if count < 0 {
-        throw CommandFailure("\(target): cannot be written: \(String(cString: strerror(errno)))", status: .usage)
+        throw CommandFailure("\(target): cannot be written: \(String(cString: strerror(errno)))", status: .unavailable)
       }
       bytes = bytes.dropFirst(count)
     }
@@ -40,5 +43,7 @@ final class TextOutput {
   }
 }
 
-/// Writes `text` to the file `target`, or to standard output for `-`.
-func writeText(_ text: String, to target: String) throws { try TextOutput(target).write(text) }
+extension Invocation {
+  /// The file that option `name` names, open; nil if it was not given.
+  func output(_ name: String) throws -> TextOutput? { try text(name).map(TextOutput.init) }
+}

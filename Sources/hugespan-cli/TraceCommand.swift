@@ -24,14 +24,13 @@ private let traceInfoCommand = Command(
   examples: [Example("hugespan trace info redis.hstrace", "See what a recording holds")],
   run: { invocation in
     if invocation.has("json") && invocation.operands.count > 1 { throw invocation.usageError("--json takes one trace") }
+    let json = try invocation.output("json")
     for path in invocation.operands {
       let summary = try readingTrace(path) { () throws(TraceError) in
         try TraceSummary(of: TraceReader(path: path, tolerance: .upToLastWholeChunk))
       }
-      if let target = invocation.text("json") {
-        try writeText(summary.json(path: path), to: target)
-        if target == "-" { continue }
-      }
+      try json?.write(summary.json(path: path))
+      if invocation.text("json") == "-" { continue }
       printOutput(summary.text(path: path))
       if path != invocation.operands.last { printOutput("\n") }
     }
@@ -76,17 +75,16 @@ private let tracePackCommand = Command(
       throw invocation.usageError("no trace to write: give --output")
     }
     let path = invocation.operands[0]
+    let json = try invocation.output("json")
     let text = try readingTrace(path) { () throws(TraceError) in try TraceFile(path: path) }
     let packed = try writingWhole(output) { descriptor in
       try readingTrace(path) { () throws(TraceError) in try TraceText.pack(text, to: .descriptor(descriptor)) }
     }
-    if let target = invocation.text("json") {
-      let fields = [
-        ("schema", "\"hugespan.trace-pack/1\""), ("trace", JSONText.quoted(output)), ("events", "\(packed.events)"),
-        ("objects", "\(packed.objects)"),
-      ]
-      try writeText(JSONText.document(fields), to: target)
-    }
+    let fields = [
+      ("schema", "\"hugespan.trace-pack/1\""), ("trace", JSONText.quoted(output)), ("events", "\(packed.events)"),
+      ("objects", "\(packed.objects)"),
+    ]
+    try json?.write(JSONText.document(fields))
     return .success
   })
 

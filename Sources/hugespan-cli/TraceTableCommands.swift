@@ -34,6 +34,7 @@ let traceImportCommand = Command(
       throw invocation.usageError("no trace to write: give --output")
     }
     let path = invocation.operands[0]
+    let json = try invocation.output("json")
     let table = try readingTrace(path) { () throws(TraceError) in try TraceFile(path: path) }
     let report = try writingWhole(output) { descriptor in
       try readingTrace(path) { () throws(TraceError) in
@@ -43,15 +44,13 @@ let traceImportCommand = Command(
     }
     printError("hugespan: \(output): \(report.events) events, \(report.spans) spans")
     for line in report.remarks { printError("hugespan: warning: \(line)") }
-    if let target = invocation.text("json") {
-      try writeText(
-        JSONText.document([
-          ("schema", "\"hugespan.trace-import/1\""), ("trace", JSONText.quoted(output)),
-          ("events", "\(report.events)"), ("spans", "\(report.spans)"), ("hasTimes", "\(report.hasTimes)"),
-          ("earlierRows", "\(report.earlierRows)"), ("unknownReleases", "\(report.unknownReleases)"),
-          ("unseenReleases", "\(report.unseenReleases)"),
-        ]), to: target)
-    }
+    try json?.write(
+      JSONText.document([
+        ("schema", "\"hugespan.trace-import/1\""), ("trace", JSONText.quoted(output)),
+        ("events", "\(report.events)"), ("spans", "\(report.spans)"), ("hasTimes", "\(report.hasTimes)"),
+        ("earlierRows", "\(report.earlierRows)"), ("unknownReleases", "\(report.unknownReleases)"),
+        ("unseenReleases", "\(report.unseenReleases)"),
+      ]))
     return .success
   })
 
@@ -75,6 +74,7 @@ let traceExportCommand = Command(
       throw invocation.usageError("no table to write: give --output")
     }
     let path = invocation.operands[0]
+    let json = try invocation.output("json")
     func export(to descriptor: Int32) throws -> JemallocExport {
       try readingTrace(path) { () throws(TraceError) in
         try JemallocExport.run(
@@ -83,13 +83,11 @@ let traceExportCommand = Command(
     }
     let report = try output == "-" ? export(to: STDOUT_FILENO) : writingWhole(output, export)
     for line in report.losses { printError("hugespan: warning: \(line)") }
-    if let target = invocation.text("json") {
-      try writeText(
-        JSONText.document([
-          ("schema", "\"hugespan.trace-export/1\""), ("table", JSONText.quoted(output)), ("rows", "\(report.rows)"),
-          ("spans", "\(report.spans)"), ("losses", JSONText.array(report.losses.map(JSONText.quoted))),
-        ]), to: target)
-    }
+    try json?.write(
+      JSONText.document([
+        ("schema", "\"hugespan.trace-export/1\""), ("table", JSONText.quoted(output)), ("rows", "\(report.rows)"),
+        ("spans", "\(report.spans)"), ("losses", JSONText.array(report.losses.map(JSONText.quoted))),
+      ]))
     return .success
   })
 

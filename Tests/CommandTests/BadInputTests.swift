@@ -42,8 +42,7 @@ struct BadInputTests {
     var bytes = try Data(contentsOf: URL(fileURLWithPath: trace))
     bytes[bytes.count / 2] ^= 0x40
     try bytes.write(to: URL(fileURLWithPath: trace))
-    let outcome = try hugespan(command, trace, "--policy", "never")
-    #expect(outcome.status == 65 && outcome.errors.contains("checksum"), "\(outcome.errors)")
+    try expect([command, trace, "--policy", "never"], 65, "\(trace): the checksum of")
   }
 
   @Test("a cost model that is none", arguments: ["replay", "compare"])
@@ -72,10 +71,32 @@ struct BadInputTests {
       ["trace", "export", try generatedTrace(folder, seconds: 1), "-o", table], 65, "record with --level span")
   }
 
-  @Test("a folder that cannot be written")
+  @Test("an output that cannot be made, or not be written")
   func output() throws {
     let folder = try TemporaryFolder()
-    try expect(["generate", "-o", folder.path + "/no/where"], 66, "cannot be written")
+    let nowhere = folder.path + "/no/where"
+    try expect(["generate", "-o", nowhere], 64, "\(nowhere): cannot be made: No such file")
+    try expect(["record", "-o", nowhere, "--", "/bin/true"], 64, "cannot be made: No such file")
+    let trace = try generatedTrace(folder, seconds: 1)
+    // Before the runs, which say what they do.
+    try expect(["compare", trace, "--json", nowhere], 64, "\(nowhere): cannot be made: No such file")
+    try expect(["compare", trace, "--csv", folder.path], 64, "\(folder.path): cannot be made: Is a directory")
+    try expect(["replay", trace, "--json", nowhere], 64, "\(nowhere): cannot be made: No such file")
+    try expect(["trace", "info", trace, "--json", nowhere], 64, "\(nowhere): cannot be made: No such file")
+    try expect(["replay", trace, "--json", "/dev/full"], 69, "/dev/full: cannot be written: No space left")
+    try expect(["generate", "-o", "/dev/full"], 69, "/dev/full: write failed: No space left")
+  }
+
+  @Test("what a file held before goes when there is something new to write")
+  func earlierOutput() throws {
+    let folder = try TemporaryFolder()
+    let json = folder.path + "/out.json"
+    try Data(repeating: 0x20, count: 100_000).write(to: URL(fileURLWithPath: json))
+    try expect(["replay", folder.path + "/none.hstrace", "--json", json], 66, "No such file")
+    #expect(try Data(contentsOf: URL(fileURLWithPath: json)).count == 100_000)
+    #expect(try hugespan("replay", try generatedTrace(folder, seconds: 1), "--json", json).status == 0)
+    let text = try String(contentsOfFile: json, encoding: .utf8)
+    #expect(text.hasPrefix("{") && text.count < 100_000)
   }
 
   @Test("a program that maps more than the machine has is not touched as a whole")

@@ -66,8 +66,10 @@ package struct LogConversion: ~Copyable {
       if rename(partial, path) != 0 { throw ProgramError(.usage, "\(path): cannot be made: \(errorText(errno))") }
       return report
     } catch let error as TraceError {
-      throw ProgramError(.usage, "\(partial): \(error)")
+      unlink(partial)
+      throw ProgramError(.unavailable, "\(partial): \(error)")
     } catch let error as ProgramError {
+      unlink(partial)
       throw error
     } catch { fatalError("\(error)") }
   }

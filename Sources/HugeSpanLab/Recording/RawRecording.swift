@@ -63,7 +63,7 @@ package struct RawRecording: Sendable {
     guard file >= 0 else { throw ProgramError(.usage, "\(path): cannot be made: \(errorText(errno))") }
     defer { close(file) }
     if bytes.withUnsafeBytes({ Glibc.write(file, $0.baseAddress, $0.count) }) != bytes.count {
-      throw ProgramError(.usage, "\(path): cannot be written: \(errorText(errno))")
+      throw ProgramError(.unavailable, "\(path): cannot be written: \(errorText(errno))")
     }
   }
 }
