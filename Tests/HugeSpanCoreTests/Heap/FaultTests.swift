@@ -213,20 +213,27 @@ extension FaultInjectingKernel<ModelKernel> {
     if result == nil { await Self.explain() }
   }
 
+  /// How each heap releases: between them they make every call there is.
+  private static let kinds: [(strategy: StrategyKind, policy: PolicyChoice)] = [
+    (.splitDontneed, .immediate), (.dontneed, .immediate), (.freeThenDontneed, .immediate),
+    (.splitDontneed, .rentOrBuy(RentOrBuyOptions())),
+  ]
+
   private static func runAll() throws {
-    let counts = try run(failing: nil)
-    var runs = 0
-    for (call, count) in counts.sorted(by: { $0.key.description < $1.key.description }) {
-      if [.unreserve, .unmapMetadata, .zero].contains(call) { continue }  // these do not fail
-      for index in 0..<count {
-        for error in [KernelError.outOfMemory, .invalid, .tryAgain] {
-          say("failing \(call) number \(index) with \(error.code)")
-          _ = try run(failing: (call, index, error))
-          runs += 1
+    var runs: [KernelCall: Int] = [:]
+    for kind in kinds {
+      let counts = try run(kind, failing: nil)
+      for (call, count) in counts.sorted(by: { $0.key.description < $1.key.description }) {
+        for index in 0..<count {
+          for error in [KernelError.outOfMemory, .invalid, .tryAgain] {
+            say("failing \(call) number \(index) with \(error.code) under \(kind)")
+            _ = try run(kind, failing: (call, index, error))
+            runs[call, default: 0] += 1
+          }
         }
       }
     }
-    precondition(runs > 60, "only \(runs) runs")
+    for call in calls { precondition(runs[call, default: 0] > 0, "\(call) was never made, so never failed") }
   }
 
   /// The last words of a run that failed.
@@ -243,11 +250,14 @@ extension FaultInjectingKernel<ModelKernel> {
   }
 
   /// Fills, thins out, releases, refills; the calls that were made. Errors of allocation are ignored, all else is not.
-  private static func run(failing fault: (KernelCall, Int, KernelError)?) throws -> [KernelCall: Int] {
+  private static func run(
+    _ kind: (strategy: StrategyKind, policy: PolicyChoice), failing fault: (KernelCall, Int, KernelError)?
+  ) throws -> [KernelCall: Int] {
     let kernel = FaultInjectingKernel(ModelKernel())
     if let (call, index, error) = fault { kernel.faults.fail(call, skipping: index, count: 1, with: error) }
     do {
-      var options = smallOptions()
+      var options = smallOptions(kind.strategy)
+      options.policy = kind.policy
       options.userData = true
       options.softLimitBytes = 14 << 21
       let heap: FaultyHeap
@@ -276,8 +286,12 @@ extension FaultInjectingKernel<ModelKernel> {
           heap.free(spans.remove(at: index))
           heap.checkInvariants()
         }
-        _ = heap.tick(at: UInt64(round + 1) * 1_000_000_000, processCPU: 0)
-        heap.checkInvariants()
+        // A busy program, in whose time something comes due: what is to be released, and what is to be made huge again.
+        for turn in 1...3 {
+          let now = UInt64(4 * round + turn) * 1_000_000_000
+          _ = heap.tick(at: now, processCPU: now / (turn == 1 ? 1 : 100_000))
+          heap.checkInvariants()
+        }
         _ = try? heap.residencyPass()
         heap.checkInvariants()
         for pages in [7, 90, 1024, 300] { allocate(pages, zero: pages == 90) }
@@ -289,11 +303,11 @@ extension FaultInjectingKernel<ModelKernel> {
     }
     precondition(kernel.faults.isBalanced, "something was not given back")
     precondition(kernel.base.violations == [], "\(kernel.base.violations)")
-    return Dictionary(
-      uniqueKeysWithValues: ([.reserve, .commit, .residency, .mapMetadata] + adviceCalls).map {
-        ($0, kernel.faults.count(of: $0))
-      })
+    return Dictionary(uniqueKeysWithValues: calls.map { ($0, kernel.faults.count(of: $0)) })
   }
 
-  private static let adviceCalls: [KernelCall] = [.dontneed, .free, .cold, .hugepage].map { .advise($0) }
+  /// Those that can fail; what a fork brings about (`sharing`) has tests of its own.
+  private static let calls: [KernelCall] =
+    [.reserve, .commit, .residency, .mapMetadata]
+    + [.dontneed, .free, .cold, .hugepage, .pageout, .collapse].map { .advise($0) }
 }

@@ -176,13 +176,26 @@ struct HalfReleasedHugePages {
     }
   }
 
-  @Test func answerReleaseNowWithWhatWasUncharged() async {
-    await #expect(processExitsWith: .success) {
-      try HalfReleased.run(.keep) { program in
-        let before = program.charge
+  @Test(arguments: [StrategyKind.keep, .dontneed, .free, .freeThenDontneed, .splitDontneed])
+  func answerReleaseNowWithWhatWasUncharged(strategy: StrategyKind) async {
+    let number = Int(strategy.rawValue)
+    await #expect(processExitsWith: .success) { [number = number as Int] in
+      let strategy = StrategyKind(rawValue: UInt8(number))!
+      try HalfReleased.run(strategy) { program in
+        let charge = program.charge
         let answer = program.heap.releaseNow(byteCount: 50 << 20)
         program.expect(answer >= 50 << 20 && answer < 54 << 20, "answered \(answer)")
-        program.expectNear(before - program.charge, answer, "what was uncharged")
+        program.expectNear(charge - program.charge, answer, "what was uncharged")
+
+        // The rest when the strategy has had its turn: resident still, lazily free, phantom, or gone already.
+        _ = program.heap.tick(at: 1, processCPU: 0)
+        let chargeBefore = program.charge
+        let rest = program.heap.releaseNow(byteCount: .max)
+        // The answer is what is sure; phantom goes besides.
+        let phantom = strategy == .dontneed ? HalfReleased.bytes / 2 - answer : 0
+        program.expectNear(chargeBefore - program.charge, rest + phantom, "what was uncharged after the strategy")
+        program.expectNear(program.charge, HalfReleased.bytes / 2, "charge at the end")
+        program.expect(program.resident == HalfReleased.bytes / 2, "\(program.resident) bytes are resident")
       }
     }
   }
@@ -217,6 +230,63 @@ private func lazyFreeBytes() throws -> Int {
       heap.checkInvariants()
       for span in spans { heap.free(span) }
       _ = try heap.allocate(SpanRequest(pageCount: 500))
+      heap.checkInvariants()
+    }
+  }
+
+  /// As where an administrator has turned hugepages off, for this process alone.
+  @Test func onHugePagesIsASlowerHeap() async {
+    await #expect(processExitsWith: .success) {
+      typealias Prctl = @convention(c) (Int32, UInt, UInt, UInt, UInt) -> Int32
+      let prctl = unsafeBitCast(try #require(dlsym(nil, "prctl")), to: Prctl.self)
+      try #require(prctl(41, 1, 0, 0, 0) == 0)  // PR_SET_THP_DISABLE
+      let kernel = LinuxKernel()
+      #expect(!kernel.capabilities.contains(.hugePages) && !kernel.capabilities.contains(.hugePagesUnasked))
+      var options = HeapOptions()
+      options.policy = .immediate
+      let heap = try PageHeapCore(kernel: kernel, options: options)
+      let spans = try (0..<30).map { _ in try heap.allocate(SpanRequest(pageCount: 100)).span }
+      for span in spans { memset(span.pointer, 1, 100 << 12) }
+      let report = try heap.residencyPass()
+      #expect(report.hugeBlocks == 0 && report.residentBytes == 3000 << 12)
+      #expect(heap.statistics().usedOnHugePages == 0)
+      for (index, span) in spans.enumerated() where index % 3 != 0 { heap.free(span) }
+      #expect(heap.tick(at: 1, processCPU: 0).releasedPages >= 2000)
+      heap.checkInvariants()
+      #expect(try heap.observe().residentBytes == 1000 << 12)
+      // There was no hugepage to lose.
+      #expect(heap.statistics().phantomPages == 0)
+    }
+  }
+
+  /// What strict overcommit refuses too: address space is to be had, memory in it is not. That one is a setting of the whole
+  /// machine; this limit is the process' own, and the same call fails with the same error.
+  @Test(.enabled(if: !hasAddressSanitizer, "the address sanitizer needs mappings of its own"))
+  func onMemoryThatMayBeWrittenIsAnError() async {
+    await #expect(processExitsWith: .success) {
+      let heap = try PageHeapCore(kernel: realKernel, options: HeapOptions())
+      let text = try #require(contents(ofFile: "/proc/self/status"))
+      let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("VmData:") })
+      let data = try #require(Int(line.split(whereSeparator: { $0 == " " || $0 == "\t" })[1])) * 1024
+      var limit = rlimit()
+      limit.rlim_max = .max  // no limit
+      limit.rlim_cur = rlim_t(data + (64 << 20))
+      try #require(setrlimit(__rlimit_resource_t(RLIMIT_DATA.rawValue), &limit) == 0)
+      var spans: [PageSpan] = []
+      var refusal: HeapError? = nil
+      while refusal == nil && spans.count < 1000 {
+        do throws(HeapError) {
+          spans.append(try heap.allocate(SpanRequest(pageCount: 500)).span)
+        } catch { refusal = error }
+      }
+      #expect(refusal == .kernel(.outOfMemory))
+      // The address space of a whole arena was no problem.
+      #expect(spans.count >= 8 && heap.arenaCount == 1)
+      #expect(throws: HeapError.kernel(.outOfMemory)) { try heap.allocate(SpanRequest(pageCount: 5000)) }
+      heap.checkInvariants()
+      for span in spans { heap.free(span) }
+      let again = try heap.allocate(SpanRequest(pageCount: 500)).span
+      memset(again.pointer, 1, 500 << 12)
       heap.checkInvariants()
     }
   }
