@@ -9,7 +9,8 @@
 //                        stays broken, against the split, the release, the expected refaults and the expected rebuild.
 //                        While the tax is the higher of the two it is never broken.
 //   broken, partly free  the rent of its free pages against the release and the expected refaults
-//   broken               the tax, less the rent of what a rebuild would bring back into memory, against the rebuild
+//   broken               the tax, less the rent of what a rebuild would bring back into memory, against the rebuild; against a
+//                        quarter of it while a busy time goes on of which the last was long enough to pay for it (BusyTime)
 //   phantom              its rent against the cure
 //
 // Source: the ski-rental problem (Karlin et al., Competitive Snoopy Caching, 1988) for the waits; the prices are measured.
@@ -99,6 +100,7 @@ package struct RentOrBuyPolicy: Sendable {
   private var seconds: Double = 0
   private var taxPerPage: Double = 0
   private var phantomRent: Double = 0
+  private var busyTime = BusyTime()
   /// Seconds until a rebuild may be tried again, and how long to pause after the next failure.
   private var rebuildPause: Double = 0
   private var nextPause: Double = 1
@@ -109,6 +111,8 @@ package struct RentOrBuyPolicy: Sendable {
   /// Share of time that rebuilding may take: it has to be done while the load is up, or its gain is gone, but a program
   /// that faults meanwhile waits for each.
   static let rebuildShare: Double = 0.2
+  /// Share of a rebuild's price that has to have accrued when the busy time that goes on promises to pay the rest.
+  static let promisedShare: Double = 0.25
   /// Blocks of prior belief that none of those that are broken comes to be rebuilt.
   static let priorBlocks: Double = 64
 
@@ -146,6 +150,7 @@ package struct RentOrBuyPolicy: Sendable {
     hasCPU = true
     lastCPU = input.processCPU
     taxPerPage = input.usedPages == 0 ? 0 : costs.taxShare * busyCPUs * 1e6 / Double(input.usedPages)
+    busyTime.note(busyCPUs: busyCPUs, tax: taxPerPage * seconds, seconds: seconds)
     learner.age(seconds: seconds)
     let fading = 1 / (1 + 0.6931 * seconds / WaitLearner.halfLife)
     releasedParts =
@@ -240,7 +245,7 @@ package struct RentOrBuyPolicy: Sendable {
       taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
       + pageRent * Double(facts.phantomPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
-    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= costs.rebuild {
+    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= rebuildWait(facts) {
       rebuildBudget -= 1
       return .rebuild
     }
@@ -249,6 +254,15 @@ package struct RentOrBuyPolicy: Sendable {
       if facts.age * Double(facts.idlePages) * pageRent >= purchase(facts) { return .releaseIdle }
     }
     return .leave
+  }
+
+  /// What has to accrue before a block is rebuilt: its price, or less of it if the program is expected to go on for as long
+  /// as it did last time and that would pay for it.
+  private func rebuildWait(_ facts: BlockFacts) -> Double {
+    let promised =
+      busyTime.promisedTax * Double(facts.usedPages)
+      - busyTime.promisedSeconds * pageRent * Double(facts.releasedPages - facts.phantomPages)
+    return promised >= costs.rebuild ? RentOrBuyPolicy.promisedShare * costs.rebuild : costs.rebuild
   }
 
   /// A rebuild was tried.
