@@ -272,11 +272,12 @@ extension PageHeapCore {
     }
     var mayRelease = state.pointee.hasLimit
     while true {
-      let found = bestRun(blocks, alignment: alignment)
+      let besideOthers = alignment <= 1 &<< UInt(pageShift) ? placeBesideOthers(count) : nil
+      let found = besideOthers ?? bestRun(blocks, alignment: alignment)
       // What is not there of the run will be charged; of one that is still to be made, at least what free blocks in
       // memory cannot give. Asked before the heap grows, so that a refusal reserves nothing.
       let missing =
-        found.map { missingPages($0.arena, $0.start, blocks) }
+        found.map { missingPages($0.arena, $0.firstFree, $0.freeCount) }
         ?? max(blocks - state.pointee.freeResidentBlocks, 0) * pagesPerBlock
       if mayRelease && missing > 0 && state.pointee.excess(missing) > 0 {
         // What cannot fit even then is not worth a release.
@@ -291,7 +292,7 @@ extension PageHeapCore {
         throw .limitExceeded
       }
       if let found {
-        let result = takeRun(count, arena: found.arena, first: found.start)
+        let result = takeSpan(count, at: found)
         let mayBeShared = state.pointee.sharedBlocks > 0
         lock.unlock()
         if mayBeShared { renewShared(result.span) }
@@ -332,7 +333,7 @@ extension PageHeapCore {
   }
 
   /// The free run of blocks that fits best over all arenas.
-  private func bestRun(_ blocks: Int, alignment: UInt) -> (arena: Int, start: Int)? {
+  private func bestRun(_ blocks: Int, alignment: UInt) -> SpanPlace? {
     var best: (arena: Int, run: BlockRun)? = nil
     for index in 0..<state.pointee.arenaCount {
       guard let found = state.pointee.arenas[index].bestRun(count: blocks, alignment: alignment) else { continue }
@@ -344,7 +345,9 @@ extension PageHeapCore {
       best = (index, found)
       if found.length == blocks && found.resident == blocks { break }
     }
-    return best.map { ($0.arena, $0.run.first) }
+    return best.map {
+      SpanPlace(arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks)
+    }
   }
 
   /// Pages of `count` free blocks that are not in memory.
@@ -355,29 +358,6 @@ extension PageHeapCore {
       pages += block.pointee.kind == .absent ? pagesPerBlock : block.gonePages
     }
     return pages
-  }
-
-  private func takeRun(_ count: Int, arena: Int, first: Int) -> AllocatedSpan {
-    let arenaPointer = state.pointee.arenas + arena
-    let before = state.pointee.totals.pagesRefaulted
-    var isZero = true
-    var rest = count
-    var number = first
-    while rest > 0 {
-      let block = arenaPointer.pointee.block(number)
-      let pages = min(rest, pagesPerBlock)
-      state.pointee.claim(block, transient: false)
-      if pages < pagesPerBlock { block.pointee.flags.insert(.donated) }
-      let taken = state.pointee.fill(block, count: pages, startsSpan: number == first)
-      isZero = isZero && taken.zero
-      state.pointee.relist(block)
-      rest -= pages
-      number += 1
-    }
-    state.pointee.totals.allocations &+= 1
-    return AllocatedSpan(
-      span: PageSpan(address: arenaPointer.pointee.address(ofBlock: first), pageCount: count), isZero: isZero,
-      refaultedPages: min(state.pointee.totals.pagesRefaulted - before, count))
   }
 }
 
