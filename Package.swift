@@ -104,7 +104,7 @@ let package = Package(
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
     .testTarget(name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab", "HugeSpanCore", "CRecordingLog"]),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
-    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat"]),
+    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat", "TestKernels"]),
     .testTarget(
       name: "CommandTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "hugespan-cli"]),
   ]

@@ -102,6 +102,7 @@ struct ReportTests {
       "phantomBytes", "coverage", "overhead", "releasedPages", "refaultedPages", "releaseCalls", "splits", "collapses",
       "faults", "heapCPUSeconds", "releaseCPUSeconds", "faultCPUSeconds", "longestStallSeconds", "modelledCPUSeconds",
       "taxCPUSeconds", "cost", "excessCost", "bound", "reference",
+      "objectBound", "costToBound", "taxWeight", "lazyWeight", "memoryPrice", "swappedBytes",
     ] { #expect(run[name] != nil, "\(name)") }
     #expect(run["chargedBytes"] is NSNull && run["cost"] is NSNull)
     #expect((run["usedBytes"] as? [String: Double])?["peak"] == 2_097_152)
