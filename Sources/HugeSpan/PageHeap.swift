@@ -26,6 +26,12 @@ public typealias ObjectsPerSpan = HugeSpanCore.ObjectsPerSpan
 public typealias PolicyChoice = HugeSpanCore.PolicyChoice
 /// The seed policy's switches. See `HugeSpanCore.SeedOptions`.
 public typealias SeedOptions = HugeSpanCore.SeedOptions
+/// TCMalloc's release rate and intervals. See `HugeSpanCore.DemandWindowOptions`.
+public typealias DemandWindowOptions = HugeSpanCore.DemandWindowOptions
+/// jemalloc's decay time. See `HugeSpanCore.DecayOptions`.
+public typealias DecayOptions = HugeSpanCore.DecayOptions
+/// The budget of Go's background scavenger. See `HugeSpanCore.PacedOptions`.
+public typealias PacedOptions = HugeSpanCore.PacedOptions
 /// What the priced policy goes by. See `HugeSpanCore.RentOrBuyOptions`.
 public typealias RentOrBuyOptions = HugeSpanCore.RentOrBuyOptions
 /// What the kernel's operations cost. See `HugeSpanCore.CostModel`.

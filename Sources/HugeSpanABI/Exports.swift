@@ -89,6 +89,13 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   defaults.rebuild = true
   defaults.steering = true
   defaults.costs = hs_costs(CostModel())
+  let demand = DemandWindowOptions()
+  defaults.release_rate = demand.bytesPerSecond
+  defaults.short_interval_nanoseconds = demand.shortNanoseconds
+  defaults.long_interval_nanoseconds = demand.longNanoseconds
+  defaults.decay_nanoseconds = DecayOptions().decayNanoseconds
+  defaults.cpu_budget_percent = PacedOptions().budgetPercent
+  defaults.goal_period_nanoseconds = PacedOptions().periodNanoseconds
   withUnsafeBytes(of: &defaults) { bytes in
     // A caller with a shorter structure gets what it knows of.
     UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))

@@ -33,6 +33,24 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
     seed.preferLong = given.prefer_long
     seed.discountRefaults = given.discount_refaults
     options.policy = .seed(seed)
+  case HS_POLICY_DEMAND_WINDOW:
+    var demand = DemandWindowOptions()
+    let longest = DemandWindowOptions.longestNanoseconds
+    guard given.short_interval_nanoseconds <= longest, given.long_interval_nanoseconds <= longest else { return nil }
+    demand.bytesPerSecond = given.release_rate
+    demand.shortNanoseconds = given.short_interval_nanoseconds
+    demand.longNanoseconds = given.long_interval_nanoseconds
+    options.policy = .demandWindow(demand)
+  case HS_POLICY_DECAY:
+    var decay = DecayOptions()
+    decay.decayNanoseconds = given.decay_nanoseconds
+    options.policy = .decay(decay)
+  case HS_POLICY_PACED:
+    guard given.cpu_budget_percent > 0, given.cpu_budget_percent <= 100 else { return nil }
+    var paced = PacedOptions()
+    paced.budgetPercent = given.cpu_budget_percent
+    paced.periodNanoseconds = given.goal_period_nanoseconds
+    options.policy = .paced(paced)
   case HS_POLICY_RENT_OR_BUY:
     guard given.memory_price.isFinite, given.memory_price >= 0 else { return nil }
     var choice = RentOrBuyOptions()
@@ -133,7 +151,8 @@ private func planByTable(
   var translated = hs_scavenge_input(
     now: given.now, elapsed: given.elapsed, process_cpu: given.processCPU, freed_pages: UInt64(given.freedPages),
     refaulted_pages: UInt64(given.refaultedPages), releasable_pages: UInt64(given.releasablePages),
-    used_pages: UInt64(given.usedPages), phantom_pages: UInt64(given.phantomPages))
+    used_pages: UInt64(given.usedPages), phantom_pages: UInt64(given.phantomPages),
+    release_nanoseconds: given.releaseNanoseconds)
   var answer = hs_scavenge_plan()
   answer.next_tick = 1_000_000_000
   table.plan(table.context, &translated, &answer)

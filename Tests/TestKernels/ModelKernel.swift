@@ -42,8 +42,11 @@ package struct ModelKernel: Kernel {
   package func advise(_ advice: Advice, _ ranges: UnsafeBufferPointer<AddressRange>) -> AdviseOutcome {
     let list = Array(ranges)
     let (completed, error) = locked { $0.advise(advice, list) }
+    let pages = list.prefix(completed).reduce(0) { $0 + $1.byteCount >> 12 }
+    let time = UInt64(pages) * locked { $0.nanosecondsPerPage }
     return AdviseOutcome(
-      completedRanges: completed, error: error, calls: list.isEmpty ? 0 : 1, nanoseconds: 0, longestNanoseconds: 0)
+      completedRanges: completed, error: error, calls: list.isEmpty ? 0 : 1, nanoseconds: time,
+      longestNanoseconds: time)
   }
 
   package func residency(
@@ -128,6 +131,9 @@ package struct ModelKernel: Kernel {
   /// The pages of `range` are there no more and not gone either: swapped out, or being moved.
   package func setAway(_ range: AddressRange) { locked { $0.away.append(range) } }
 
+  /// Advice takes so long from now on; nothing at first.
+  package func setNanosecondsPerPage(_ nanoseconds: UInt64) { locked { $0.nanosecondsPerPage = nanoseconds } }
+
   /// Turns hugepages on or off.
   package func setGivesHugePages(_ gives: Bool) { locked { $0.givesHugePages = gives } }
 
@@ -169,6 +175,7 @@ private struct State {
   }
 
   var givesHugePages: Bool
+  var nanosecondsPerPage: UInt64 = 0
   /// Swapped out, or being moved: in no page table, and with contents.
   var away: [AddressRange] = []
   var reservations: [Reservation] = []

@@ -95,8 +95,11 @@ typedef enum hs_policy_kind {
   HS_POLICY_GPERFTOOLS = 2, /* gperftools' scavenge counter; rate = pages released per 1000 freed, 1 by its default */
   HS_POLICY_SEED = 3,       /* the same counter, with broken blocks first, long spans first, refaults discounted */
   HS_POLICY_CUSTOM = 4,     /* the table in hs_options.policy */
-  HS_POLICY_RENT_OR_BUY = 5 /* block by block: the rent of free memory, at memory_price, against the CPU time that
+  HS_POLICY_RENT_OR_BUY = 5, /* block by block: the rent of free memory, at memory_price, against the CPU time that
                                releasing it, faulting it back and running without a hugepage costs */
+  HS_POLICY_DEMAND_WINDOW = 6, /* TCMalloc's: release_rate bytes a second; no hugepage is broken below recent demand */
+  HS_POLICY_DECAY = 7,      /* jemalloc's: unused memory goes along a smooth curve, all of it in decay_nanoseconds */
+  HS_POLICY_PACED = 8       /* Go's: memory above a goal, for cpu_budget_percent of a processor's time */
 } hs_policy_kind;
 
 /* How to release it. */
@@ -109,11 +112,12 @@ typedef enum hs_strategy_kind {
   HS_STRATEGY_CUSTOM = 5              /* the table in hs_options.strategy */
 } hs_strategy_kind;
 
-/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. */
+/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. Later versions append to it. */
 typedef struct hs_scavenge_input {
   uint64_t now, elapsed, process_cpu;
   uint64_t freed_pages, refaulted_pages;
   uint64_t releasable_pages, used_pages, phantom_pages;
+  uint64_t release_nanoseconds; /* what calls that release memory took, whoever ordered them */
 } hs_scavenge_input;
 
 /* What a policy answers. It is handed over zeroed but for next_tick (1 s). */
@@ -210,6 +214,12 @@ typedef struct hs_options {
   bool rebuild;                        /* HS_POLICY_RENT_OR_BUY: make broken blocks huge again when that pays (true) */
   bool steering;                       /* HS_POLICY_RENT_OR_BUY: new spans go to hugepages, sparse blocks drain (true) */
   hs_costs costs;                      /* HS_POLICY_RENT_OR_BUY: what the machine asks */
+  uint64_t release_rate;               /* HS_POLICY_DEMAND_WINDOW: bytes a second (32 MiB; TCMalloc's own default is 0) */
+  uint64_t short_interval_nanoseconds; /* HS_POLICY_DEMAND_WINDOW: where the fluctuation of demand is looked for (60 s), */
+  uint64_t long_interval_nanoseconds;  /* and its trend (300 s); at most 10 minutes; both 0: demand is not looked at */
+  uint64_t decay_nanoseconds;          /* HS_POLICY_DECAY (10 s); 0 releases at once */
+  double cpu_budget_percent;           /* HS_POLICY_PACED: percent of a processor's time for releases (1) */
+  uint64_t goal_period_nanoseconds;         /* HS_POLICY_PACED: the longest until its goal is set anew (120 s) */
 } hs_options;
 
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
@@ -237,10 +247,16 @@ typedef struct hs_options_error {
  * already say: pairs of a key and a value, "policy:seed,strategy:split-dontneed-whole,soft-limit:2GiB". Of a key that
  * comes twice the last value counts; an empty text changes nothing.
  *
- *     policy             never, immediate, gperftools, seed, rent-or-buy
+ *     policy             never, immediate, gperftools, seed, demand-window, decay, paced, rent-or-buy
  *     rate               0 to 1000000: pages released per 1000 freed (seed: 100; gperftools: its own scale, 1)
  *     prefer-broken, prefer-long, discount-refaults
  *                        on, off: the ideas of policy seed
+ *     release-rate       a size: bytes that policy demand-window releases in a second (32MiB)
+ *     short-interval, long-interval
+ *                        times up to 10m: where policy demand-window looks for fluctuation and trend (60s, 300s)
+ *     decay-time         a time: when policy decay has released what became unused (10s)
+ *     cpu-budget         above 0, up to 100: percent of a processor's time for policy paced (1)
+ *     goal-period        a time: the longest until policy paced sets its goal anew (120s)
  *     memory-price       0 to 1000000000: CPU-seconds per GiB-hour, for policy rent-or-buy (400)
  *     rebuild, steering  on, off: for policy rent-or-buy
  *     costs              NAME=MICROSECONDS/NAME=MICROSECONDS...: what the machine asks, for policy rent-or-buy; the names

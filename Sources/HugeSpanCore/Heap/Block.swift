@@ -119,6 +119,9 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
   @inline(__always)
   var useToBreak: Int { Int(pointee.used) &+ Int(pointee.spans) }
 
+  /// At least 96.875 % of the block are in use.
+  var isDense: Bool { Int(pointee.used) >= 496 }
+
   /// Less than a quarter of the block is in use: left alone, it may empty and come back as a hugepage.
   var mayDrain: Bool { Int(pointee.used) < pagesPerBlock / 4 }
 

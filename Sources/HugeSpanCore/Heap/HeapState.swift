@@ -87,6 +87,8 @@ struct HeapState {
   /// before `runCursor` none is as long.
   var runBound = 0
   var runCursor = BlockCursor()
+  /// Where the walks of a release order are.
+  var walk = ReleaseWalk()
   /// Where the walks over all blocks (second stage, cures) go on.
   var lazyCursor = BlockCursor()
   var phantomCursor = BlockCursor()
@@ -103,6 +105,7 @@ struct HeapState {
   /// Counters at the last tick, for what the policy is told.
   var pagesFreedAtTick = 0
   var pagesRefaultedAtTick = 0
+  var releaseNanosecondsAtTick: UInt64 = 0
   /// Pages released from, and pages that came back into, blocks in use, at the last tick.
   var partsReleasedAtTick = 0
   var partsRefaultedAtTick = 0

@@ -211,7 +211,7 @@ extension PageHeapCore {
     let blocks = byteCount >> bytesPerBlockShift
     let words = (blocks + 63) / 64
     let userDataBytes = state.pointee.options.userData ? blocks * pagesPerBlock * MemoryLayout<UInt64>.stride : 0
-    let entriesOffset = (words * 3 * MemoryLayout<UInt64>.stride + 63) & ~63
+    let entriesOffset = (words * 4 * MemoryLayout<UInt64>.stride + 63) & ~63
     let userDataOffset = (entriesOffset + blocks * bytesPerBlockEntry + 4095) & ~4095
     let accountsOffset = (userDataOffset + userDataBytes + 7) & ~7
     let accountBytes = state.pointee.policy.keepsAccounts ? blocks * MemoryLayout<BlockAccount>.stride : 0
@@ -235,7 +235,7 @@ extension PageHeapCore {
       (state.pointee.arenas + state.pointee.arenaCount).initialize(
         to: Arena(
           range: range, committedBlocks: 0, totalBlocks: blocks, freeWords: words64, residentWords: words64 + words,
-          sharedWords: words64 + 2 * words, entries: metadata + entriesOffset,
+          sharedWords: words64 + 2 * words, denseWords: words64 + 3 * words, entries: metadata + entriesOffset,
           userData: userDataBytes == 0 ? nil : (metadata + userDataOffset).assumingMemoryBound(to: UInt64.self),
           accounts: accountBytes == 0 ? nil : (metadata + accountsOffset).assumingMemoryBound(to: BlockAccount.self),
           metadata: metadata, metadataBytes: metadataBytes, freeBlocks: 0, absentHint: 0))

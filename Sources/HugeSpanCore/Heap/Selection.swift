@@ -2,13 +2,19 @@
 //
 // Each step sends one span into flight and answers with its pages. No step looks at more than a few lists: the longest
 // free range of intact blocks is the key of the placement lists, that of broken blocks the key of the releasable lists.
-// Only the longest run of wholly free blocks has to be looked for, in the arenas' bitmaps.
+// Only the longest run of wholly free blocks has to be looked for, in the arenas' bitmaps. Orders by age and by address have
+// no list (`Selection+Walks`).
 
 extension HeapState {
   /// Sends the next span of `order` into flight; 0 if there is none, or the batch is full.
   mutating func sendNext(_ order: ReleaseOrder, wanted: Int) -> Int {
     if batch.isFull || !strategyReleases { return 0 }
-    let wholeOnly = options.strategy.wholeBlocksOnly
+    let wholeOnly = options.strategy.wholeBlocksOnly || order.wholeOnly
+    switch order.walk {
+    case .none: break
+    case .oldest: return sendOldest(wholeOnly: wholeOnly)
+    case .highest: return sendHighest(wanted: wanted, wholeOnly: wholeOnly)
+    }
     if order.length == .roundRobin { return sendRoundRobin(order, wanted: wanted, wholeOnly: wholeOnly) }
     if order.preferBroken {
       let broken = sendBrokenWhole()

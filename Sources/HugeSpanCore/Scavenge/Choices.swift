@@ -10,8 +10,50 @@ public enum PolicyChoice: Equatable, Sendable {
   case gperftools(rate: Double)
   /// The three ideas of the seed mail on top of the scavenge counter, each with its switch.
   case seed(SeedOptions)
+  /// TCMalloc's background release: a constant rate, and no hugepage broken for what recent demand would want back.
+  case demandWindow(DemandWindowOptions)
+  /// jemalloc's decay: unused memory goes along a smooth curve.
+  case decay(DecayOptions)
+  /// Go's background scavenger: memory above a goal, for a percent of a processor's time.
+  case paced(PacedOptions)
   /// Rent against purchase, block by block, at a memory price.
   case rentOrBuy(RentOrBuyOptions)
+}
+
+/// TCMalloc's release rate and the intervals of its adaptive subrelease.
+public struct DemandWindowOptions: Equatable, Sendable {
+  /// Over how long the largest fluctuation of demand within a second is looked for, in nanoseconds: up to ten minutes. If
+  /// both intervals are 0, demand is not looked at.
+  public var shortNanoseconds: UInt64 = 60_000_000_000
+  /// Over how long the largest of the seconds' least demands is looked for, in nanoseconds: up to ten minutes.
+  public var longNanoseconds: UInt64 = 300_000_000_000
+  /// Bytes to release in a second, if there are so many: 32 MiB. TCMalloc's own default, 0, releases nothing.
+  public var bytesPerSecond: UInt64 = 32 << 20
+  /// The longest that demand is remembered, in nanoseconds.
+  package static var longestNanoseconds: UInt64 { 600_000_000_000 }
+
+  /// The defaults.
+  public init() {}
+}
+
+/// jemalloc's decay time.
+public struct DecayOptions: Equatable, Sendable {
+  /// After how long nothing is left of what became unused at a time, in nanoseconds; 0 releases at once.
+  public var decayNanoseconds: UInt64 = 10_000_000_000
+
+  /// The default: 10 s.
+  public init() {}
+}
+
+/// The budget of Go's background scavenger.
+public struct PacedOptions: Equatable, Sendable {
+  /// Share of a processor's time for releases, in percent: above 0, at most 100.
+  public var budgetPercent: Double = 1
+  /// The longest that a generation lasts, in nanoseconds. It ends sooner if as much was allocated as was in use.
+  public var periodNanoseconds: UInt64 = 120_000_000_000
+
+  /// The defaults: one percent, two minutes.
+  public init() {}
 }
 
 /// What the priced policy goes by.

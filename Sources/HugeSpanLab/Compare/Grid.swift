@@ -18,7 +18,9 @@ package struct PlannedRun: Equatable, Sendable {
 
 /// Planning of a comparison.
 package enum Grid {
-  package static let defaultPolicies = ["never", "immediate", "gperftools", "seed", "rent-or-buy"]
+  package static let defaultPolicies = [
+    "never", "immediate", "gperftools", "demand-window", "decay", "paced", "seed", "rent-or-buy",
+  ]
   package static let defaultStrategies = ["dontneed", "free", "split-dontneed"]
 
   /// All runs over `traces`, the most important first; rows of a trace count up in the order of policies and strategies.

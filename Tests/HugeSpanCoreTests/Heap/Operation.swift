@@ -106,7 +106,9 @@ extension Operation {
 
 /// How the heap of a sequence is made, and how its kernel fails.
 struct HeapConfiguration: Codable, Sendable {
-  enum Policy: Int, Codable, CaseIterable { case never, immediate, gperftools, seed, rentOrBuy }
+  enum Policy: Int, Codable, CaseIterable {
+    case never, immediate, gperftools, seed, rentOrBuy, demandWindow, decay, paced
+  }
 
   var policy = Policy.seed
   var strategy = 4  // StrategyKind
@@ -136,6 +138,9 @@ struct HeapConfiguration: Codable, Sendable {
       case .gperftools: .gperftools(rate: 200)
       case .seed: .seed(SeedOptions())
       case .rentOrBuy: .rentOrBuy(RentOrBuyOptions())
+      case .demandWindow: .demandWindow(DemandWindowOptions())
+      case .decay: .decay(DecayOptions())
+      case .paced: .paced(PacedOptions())
       }
     return options
   }
