@@ -147,7 +147,18 @@ public final class PageHeap: @unchecked Sendable {
   /// Either tick, or start the background scavenger.
   @discardableResult
   public func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
-    heap.pointee.core.tick(at: nanoseconds, processCPU: processCPU)
+    var report = heap.pointee.core.tick(at: nanoseconds, processCPU: processCPU)
+    report.nextTickNanoseconds = min(report.nextTickNanoseconds, heap.pointee.watchPressure())
+    return report
+  }
+
+  /// With strategy `deferred`: gives free memory back until others can take twice `reserve` bytes, if they can take less than
+  /// `reserve` now; answers how many bytes went. For headroom that the heap cannot see: a quota, a balloon, another machine's.
+  /// What it can see (memory cgroups, the system's available memory, stalls, `HeapOptions.pressureLimitBytes`) the scavenger's
+  /// thread looks at by itself, and so does `tick`.
+  @discardableResult
+  public func relieve(headroom: Int, reserve: Int) -> Int {
+    heap.pointee.core.relieve(headroom: headroom, reserve: reserve)
   }
 
   /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are.

@@ -88,6 +88,7 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   defaults.memory_price = 400
   defaults.rebuild = true
   defaults.steering = true
+  defaults.free_whole_blocks = true
   defaults.costs = hs_costs(CostModel())
   let demand = DemandWindowOptions()
   defaults.release_rate = demand.bytesPerSecond
@@ -217,7 +218,14 @@ public func hs_set_user_data(_ handle: OpaquePointer, _ address: UnsafeRawPointe
 @c @implementation
 public func hs_tick(_ handle: OpaquePointer, _ now: UInt64, _ processCPU: UInt64) -> UInt64 {
   let report = heap(handle).pointee.core.tick(at: now, processCPU: processCPU)
-  return report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds
+  let nextLook = heap(handle).pointee.watchPressure()
+  return min(report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds, nextLook)
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_relieve(_ handle: OpaquePointer, _ headroom: Int64, _ reserve: UInt64) -> UInt64 {
+  UInt64(heap(handle).pointee.core.relieve(headroom: Int(headroom), reserve: Int(min(reserve, 1 << 60))))
 }
 
 /// As hugespan.h says.

@@ -63,6 +63,9 @@ public func hs_heap_statistics(
   result.residency_passes = UInt64(now.residencyPasses)
   result.metadata_bytes = UInt64(now.metadataBytes)
   result.collapses = UInt64(now.collapses)
+  result.decommitted_blocks = UInt64(now.decommittedBlocks)
+  result.drains = UInt64(now.drains)
+  result.pages_drained = UInt64(now.pagesDrained)
   return fill(statistics, size: statistics.pointee.size, from: result)
 }
 
@@ -88,4 +91,17 @@ public func hs_residency_pass(_ handle: OpaquePointer, _ residency: UnsafeMutabl
     heap.pointee.note(error)
     return HS_KERNEL
   }
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_heap_pressure(_ handle: OpaquePointer, _ pressure: UnsafeMutablePointer<hs_pressure>) -> hs_status {
+  let record = HeapPointer(handle).pointee.pressureRecord()
+  var result = hs_pressure()
+  result.headroom_bytes = Int64(record.headroom)
+  result.least_headroom_bytes = Int64(record.leastHeadroom)
+  result.looks = UInt64(record.looks)
+  result.look_nanoseconds = record.lookNanoseconds
+  result.longest_reaction_nanoseconds = record.longestReaction
+  return fill(pressure, size: pressure.pointee.size, from: result)
 }

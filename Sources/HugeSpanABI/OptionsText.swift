@@ -17,7 +17,7 @@ enum OptionKey: UInt8 {
   case policy, rate, preferBroken, preferLong, discountRefaults
   case releaseRate, shortInterval, longInterval, decayTime, cpuBudget, goalPeriod
   case memoryPrice, rebuild, steering, costs
-  case strategy, secondStage, softLimit, hardLimit, hugePages, firstArena
+  case strategy, secondStage, freeWhole, pressureLimit, softLimit, hardLimit, hugePages, firstArena
   case scavenger, statistics
 
   var name: StaticString {
@@ -39,6 +39,8 @@ enum OptionKey: UInt8 {
     case .costs: "costs"
     case .strategy: "strategy"
     case .secondStage: "second-stage"
+    case .freeWhole: "free-whole"
+    case .pressureLimit: "pressure-limit"
     case .softLimit: "soft-limit"
     case .hardLimit: "hard-limit"
     case .hugePages: "huge-pages"
@@ -64,11 +66,15 @@ enum OptionKey: UInt8 {
       releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, collapse, cure, \
       taxShare
       """
-    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .hugePages, .scavenger: "on or off"
+    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .scavenger:
+      "on or off"
     case .strategy:
-      "one of keep, dontneed, free, free-then-dontneed, split-dontneed (all but keep also with -whole appended)"
+      """
+      one of keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout, decommit, deferred (all but \
+      keep, decommit and deferred also with -whole appended)
+      """
     case .secondStage: "a time such as 500ms, 10s or 2m"
-    case .softLimit, .hardLimit: "a size such as 512MiB or 4GiB, or 0 for none"
+    case .pressureLimit, .softLimit, .hardLimit: "a size such as 512MiB or 4GiB, or 0 for none"
     case .firstArena: "a size from 2MiB to 64TiB"
     case .statistics: "the name of a file, in which %p stands for the process and %% for %"
     }
@@ -207,6 +213,8 @@ private struct OptionsReader {
     case .hugePages: return setSwitch(&options.advise_huge_pages, value)
     case .strategy: return setStrategy(value)
     case .secondStage: return setNumber(&options.second_stage_nanoseconds, timeValue(value))
+    case .freeWhole: return setSwitch(&options.free_whole_blocks, value)
+    case .pressureLimit: return setNumber(&options.pressure_limit_bytes, sizeValue(value))
     case .softLimit: return setNumber(&options.soft_limit_bytes, sizeValue(value))
     case .hardLimit: return setNumber(&options.hard_limit_bytes, sizeValue(value))
     case .firstArena:
@@ -262,6 +270,14 @@ private struct OptionsReader {
       options.strategy_kind = HS_STRATEGY_FREE_THEN_DONTNEED
     } else if spells(name, "split-dontneed") {
       options.strategy_kind = HS_STRATEGY_SPLIT_DONTNEED
+    } else if spells(name, "cold") {
+      options.strategy_kind = HS_STRATEGY_COLD
+    } else if spells(name, "pageout") {
+      options.strategy_kind = HS_STRATEGY_PAGEOUT
+    } else if spells(name, "decommit") && !isWhole {
+      options.strategy_kind = HS_STRATEGY_DECOMMIT
+    } else if spells(name, "deferred") && !isWhole {
+      options.strategy_kind = HS_STRATEGY_DEFERRED
     } else {
       return false
     }

@@ -78,6 +78,10 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   case HS_STRATEGY_FREE: kind = .free
   case HS_STRATEGY_FREE_THEN_DONTNEED: kind = .freeThenDontneed
   case HS_STRATEGY_SPLIT_DONTNEED: kind = .splitDontneed
+  case HS_STRATEGY_COLD: kind = .cold
+  case HS_STRATEGY_PAGEOUT: kind = .pageout
+  case HS_STRATEGY_DECOMMIT: kind = .decommit
+  case HS_STRATEGY_DEFERRED: kind = .deferred
   case HS_STRATEGY_CUSTOM:
     guard let table = given.strategy else { return nil }
     kind = .dontneed
@@ -87,6 +91,9 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   }
   options.strategy = StrategyChoice(kind, wholeBlocksOnly: given.whole_blocks_only)
   options.strategy.secondStageNanoseconds = given.second_stage_nanoseconds
+  options.strategy.freesWholeBlocks = given.free_whole_blocks
+  guard let pressure = Int(exactly: given.pressure_limit_bytes) else { return nil }
+  options.pressureLimitBytes = pressure == 0 ? nil : pressure
   return options
 }
 
@@ -195,7 +202,7 @@ private func releaseByTable(_ context: UnsafeMutableRawPointer?, _ pointer: Unsa
   }
   for index in 0..<batch.count {
     batch.known[index].effect =
-      ReleaseEffect(rawValue: UInt8(truncatingIfNeeded: ranges[index].effect.rawValue)) ?? .postponed
+      ReleaseEffect(embedder: UInt8(truncatingIfNeeded: ranges[index].effect.rawValue))
   }
   return calls
 }

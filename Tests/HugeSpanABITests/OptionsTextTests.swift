@@ -67,9 +67,12 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
     "strategy",
     [
       "keep", "dontneed", "free", "free-then-dontneed", "split-dontneed", "dontneed-whole", "free-whole",
-      "free-then-dontneed-whole", "split-dontneed-whole",
-    ], ["", "-whole", "keep-whole", "dontneed-whole-whole", "split"]
+      "free-then-dontneed-whole", "split-dontneed-whole", "cold", "pageout", "cold-whole", "pageout-whole", "decommit",
+      "deferred",
+    ], ["", "-whole", "keep-whole", "decommit-whole", "deferred-whole", "dontneed-whole-whole", "split"]
   ),
+  ("free-whole", ["on", "off"], ["yes"]),
+  ("pressure-limit", ["0", "600MiB"], ["some"]),
   ("second-stage", ["10s", "0", "500ms", "2m", "1h", "7us", "9ns"], ["", "10", "s", "10 s", "99999999999999999h"]),
   (
     "soft-limit", ["0", "4096", "512MiB", "1.5G", "2TB", "1B", "3K", "4kB"], ["", "-1", "1.5", "G", "10Q", "99999999T"]

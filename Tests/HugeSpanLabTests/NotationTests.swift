@@ -20,6 +20,8 @@ struct NotationTests {
     arguments: [
       "keep", "dontneed", "dontneed-whole", "free", "free-whole", "free-then-dontneed", "free-then-dontneed-whole",
       "free-then-dontneed:after=2s", "free-then-dontneed-whole:after=250ms", "split-dontneed", "split-dontneed-whole",
+      "cold", "cold-whole", "pageout", "pageout-whole", "decommit",
+      "deferred", "deferred:free-whole=off",
     ])
   func strategies(_ text: String) throws { #expect(try StrategyChoice(notation: text).notation == text) }
 
@@ -58,7 +60,9 @@ struct NotationTests {
     #expect { try PolicyChoice(notation: text) } throws: { ($0 as? NotationError)?.message.hasPrefix(message) == true }
   }
 
-  @Test("strategy mistakes", arguments: ["zap", "keep-whole", "-whole", "free:after=1s", "free-then-dontneed:after=1"])
+  @Test(
+    "strategy mistakes",
+    arguments: ["zap", "keep-whole", "decommit-whole", "-whole", "free:after=1s", "free-then-dontneed:after=1"])
   func strategyMistakes(_ text: String) {
     #expect(throws: NotationError.self) { try StrategyChoice(notation: text) }
   }

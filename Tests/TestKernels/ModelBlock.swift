@@ -27,6 +27,8 @@ struct ModelBlock {
   var isUsed = [Bool](repeating: false, count: pageCount)
   /// A child maps the page too.
   private(set) var isShared = [Bool](repeating: false, count: pageCount)
+  /// In swap, with its contents; `pages` has it as absent.
+  private(set) var isSwapped = [Bool](repeating: false, count: pageCount)
   /// One PMD entry maps the hugepage.
   private(set) var isMappedHuge = false
   private(set) var hasPageTable = false
@@ -44,6 +46,7 @@ struct ModelBlock {
     if pages[page] == .folio { folioPages -= 1 }
     if isLazy[page] { lazyPages -= 1 }
     pages[page] = state
+    isSwapped[page] = false
     if state == .absent {
       isWritten[page] = false
       isShared[page] = false
@@ -125,15 +128,23 @@ struct ModelBlock {
     }
   }
 
-  /// Paging out takes what was lazily freed, and moves nothing else out: there is no swap.
-  mutating func pageOut(_ range: Range<Int>) {
+  /// Paging out takes what was lazily freed, and moves the rest to swap if there is any. It splits hugepages in any case.
+  mutating func pageOut(_ range: Range<Int>, hasSwap: Bool) {
     if isMappedHuge && range.count == Self.pageCount && !isFolioShared && lazyPages > 0 {
       dontneed(range)
       return
     }
     if isMappedHuge && !isFolioShared { split() }
     cool(range)
-    for page in range where isLazy[page] && !isShared[page] { set(page, to: .absent) }
+    for page in range where pages[page] != .absent && !isShared[page] {
+      let isKept = !isLazy[page]
+      if isKept && !hasSwap { continue }
+      set(page, to: .absent)
+      if isKept {
+        isSwapped[page] = true
+        isWritten[page] = true
+      }
+    }
   }
 
   /// The hugepage becomes base pages; what nothing maps or nobody wrote is freed.

@@ -13,14 +13,16 @@ package struct ModelKernel: Kernel {
   package var capabilities: KernelCapabilities
   private let shared: Locked<State>
 
-  /// - Parameter givesHugePages: Whether advised memory gets hugepages by a fault; false is THP set to never.
+  /// - Parameters:
+  ///   - givesHugePages: Whether advised memory gets hugepages by a fault; false is THP set to never.
+  ///   - hasSwap: Whether what is paged out has somewhere to go.
   package init(
     geometry: PageGeometry = PageGeometry(pageBytes: 4096, hugePageBytes: 1 << 21),
-    capabilities: KernelCapabilities = .all, givesHugePages: Bool = true
+    capabilities: KernelCapabilities = .all, givesHugePages: Bool = true, hasSwap: Bool = false
   ) {
     self.geometry = geometry
     self.capabilities = capabilities
-    shared = Locked(State(givesHugePages: givesHugePages))
+    shared = Locked(State(givesHugePages: givesHugePages, hasSwap: hasSwap))
   }
 
   private func locked<Result>(_ body: (inout State) -> Result) -> Result { shared.withLock(body) }
@@ -176,6 +178,7 @@ private struct State {
 
   var givesHugePages: Bool
   var nanosecondsPerPage: UInt64 = 0
+  var hasSwap: Bool
   /// Swapped out, or being moved: in no page table, and with contents.
   var away: [AddressRange] = []
   var reservations: [Reservation] = []
@@ -186,7 +189,10 @@ private struct State {
   /// Reservations follow one another without a gap: the heap must not take neighbours for one.
   var next: UInt = 0x1000_0000_0000
 
-  init(givesHugePages: Bool) { self.givesHugePages = givesHugePages }
+  init(givesHugePages: Bool, hasSwap: Bool) {
+    self.givesHugePages = givesHugePages
+    self.hasSwap = hasSwap
+  }
 
   mutating func reserve(byteCount: Int, alignment: Int) -> AddressRange {
     counts[.reserve, default: 0] += 1
@@ -221,6 +227,17 @@ private struct State {
     }
     list.append(merged)
     list.sort { $0.start < $1.start }
+  }
+
+  /// Takes a range out of a list of ranges that do not touch.
+  private static func remove(_ range: AddressRange, from list: inout [AddressRange]) {
+    list = list.flatMap { other in
+      let before = AddressRange(
+        start: other.start, byteCount: max(0, Int(min(other.end, range.start)) - Int(other.start)))
+      let first = max(other.start, range.end)
+      let after = AddressRange(start: first, byteCount: max(0, Int(other.end) - Int(first)))
+      return [before, after].filter { $0.byteCount > 0 }
+    }
   }
 
   mutating func unreserve(_ range: AddressRange) {
@@ -288,18 +305,24 @@ private struct State {
     case .hugepage: Self.insert(range, into: &reservations[index].advised)
     case .populate: touch(range)
     case .cold: forEachBlock(of: range) { block, pages in block.cool(pages) }
-    case .pageout: forEachBlock(of: range) { block, pages in block.pageOut(pages) }
+    case .pageout:
+      let hasSwap = hasSwap
+      forEachBlock(of: range) { block, pages in block.pageOut(pages, hasSwap: hasSwap) }
     case .collapse:
       var isEmpty = false
       forEachBlock(of: range) { block, pages in
         if pages.count < ModelBlock.pageCount || !block.collapse() { isEmpty = true }
       }
       return isEmpty ? .invalid : nil
-    case .dontneed, .free:
+    case .dontneed, .free, .decommit:
       var used = 0
       forEachBlock(of: range) { block, pages in
         used += pages.count { block.isUsed[$0] }
         if advice == .free { block.free(pages) } else { block.dontneed(pages) }
+      }
+      if advice == .decommit {
+        Self.remove(range, from: &reservations[index].committed)
+        Self.remove(range, from: &reservations[index].advised)
       }
       if used > 0 { violations.append("\(advice) of \(range.hexadecimal), of which \(used) pages are in use") }
     }
@@ -312,12 +335,13 @@ private struct State {
     var start = range.start & ~UInt((1 << 21) - 1)
     while start < range.end {
       defer { start += 1 << 21 }
-      guard let block = blocks[start], block.presentPages > 0 else { continue }
+      guard let block = blocks[start], block.presentPages > 0 || block.isSwapped.contains(true) else { continue }
       let first = range.start > start ? Int(range.start - start) / 4096 : 0
       let last = min(ModelBlock.pageCount, Int(range.end - start) / 4096)
-      for page in first..<last where block.pages[page] != .absent {
+      for page in first..<last where block.pages[page] != .absent || block.isSwapped[page] {
         let position = start + UInt(page * 4096)
-        let isPresent = !away.contains { $0.contains(AddressRange(start: position, byteCount: 4096)) }
+        let isPresent =
+          !block.isSwapped[page] && !away.contains { $0.contains(AddressRange(start: position, byteCount: 4096)) }
         if let last = found.last, last.range.end == position, last.isHuge == (block.isMappedHuge && isPresent),
           last.isPresent == isPresent
         {

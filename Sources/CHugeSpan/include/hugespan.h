@@ -109,7 +109,14 @@ typedef enum hs_strategy_kind {
   HS_STRATEGY_FREE = 2,               /* MADV_FREE */
   HS_STRATEGY_FREE_THEN_DONTNEED = 3, /* MADV_FREE, and MADV_DONTNEED after second_stage_nanoseconds */
   HS_STRATEGY_SPLIT_DONTNEED = 4,     /* the hugepage is split first, so that the charge falls with the RSS */
-  HS_STRATEGY_CUSTOM = 5              /* the table in hs_options.strategy */
+  HS_STRATEGY_CUSTOM = 5,             /* the table in hs_options.strategy */
+  HS_STRATEGY_COLD = 6,               /* MADV_COLD: stays, and is swapped out first when memory gets short */
+  HS_STRATEGY_PAGEOUT = 7,            /* MADV_PAGEOUT: swapped out at once; without swap nothing goes */
+  HS_STRATEGY_DECOMMIT = 8,           /* wholly free pageblocks become a reservation again: what was promised under strict
+                                         overcommit goes back too. They are committed when they are reused, which can
+                                         fail (HS_NO_MEMORY). Parts of pageblocks stay */
+  HS_STRATEGY_DEFERRED = 9            /* free memory stays, on its hugepages, until memory gets short: see PRESSURE. Wholly
+                                         free pageblocks go to MADV_FREE (free_whole_blocks) */
 } hs_strategy_kind;
 
 /* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. Later versions append to it. */
@@ -151,7 +158,9 @@ typedef enum hs_effect {
   HS_EFFECT_REFUSED = 1,   /* nothing, and trying again is of no use while the block is in use */
   HS_EFFECT_GONE = 2,      /* the memory is the kernel's; the pages read as zero when they come back */
   HS_EFFECT_PHANTOM = 3,   /* as gone, but out of a hugepage that is still whole: charged on */
-  HS_EFFECT_LAZY = 4       /* the kernel may take it; contents are unspecified until written */
+  HS_EFFECT_LAZY = 4,      /* the kernel may take it; contents are unspecified until written */
+  HS_EFFECT_COLD = 5,      /* in memory, with its contents, and next to be swapped out */
+  HS_EFFECT_SWAPPED = 6    /* swapped out; what hugepage there was is no more */
 } hs_effect;
 
 /* One range that a strategy is to release. Nobody else can have these pages meanwhile. */
@@ -220,6 +229,10 @@ typedef struct hs_options {
   uint64_t decay_nanoseconds;          /* HS_POLICY_DECAY (10 s); 0 releases at once */
   double cpu_budget_percent;           /* HS_POLICY_PACED: percent of a processor's time for releases (1) */
   uint64_t goal_period_nanoseconds;         /* HS_POLICY_PACED: the longest until its goal is set anew (120 s) */
+  bool free_whole_blocks;              /* HS_STRATEGY_DEFERRED: wholly free pageblocks that the policy gives up go to MADV_FREE,
+                                          so that the kernel can take them without asking (true) */
+  uint64_t pressure_limit_bytes;       /* HS_STRATEGY_DEFERRED: memory counts as short, too, when the process has about this much
+                                          resident; 0 is no such limit */
 } hs_options;
 
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
@@ -261,9 +274,12 @@ typedef struct hs_options_error {
  *     rebuild, steering  on, off: for policy rent-or-buy
  *     costs              NAME=MICROSECONDS/NAME=MICROSECONDS...: what the machine asks, for policy rent-or-buy; the names
  *                        are hs_costs' with capitals for underscores: releaseCall, coldBlockFault, coldAfter, ...
- *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed; all but keep also with -whole
- *                        appended: only wholly free pageblocks
+ *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout, decommit,
+ *                        deferred; all but keep, decommit and deferred also with -whole appended: only wholly free
+ *                        pageblocks
  *     second-stage       a time (10s): when free-then-dontneed takes what was freed lazily
+ *     free-whole         on, off: strategy deferred hands wholly free pageblocks to MADV_FREE
+ *     pressure-limit     a size, or 0 for none: what may be resident before strategy deferred gives memory back
  *     soft-limit, hard-limit
  *                        a size (512MiB), or 0 for none
  *     huge-pages         on, off: ask for hugepages where memory gets none without
@@ -343,6 +359,30 @@ void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, 
  * no hugepages.
  */
 uint64_t hs_tick(hs_heap *HS_NONNULL heap, uint64_t now, uint64_t process_cpu);
+
+/*
+ * PRESSURE
+ *     With HS_STRATEGY_DEFERRED free memory goes when others need it. The scavenger's thread, or else hs_tick, looks at what there is to look
+ *     at: the memory cgroups that the process is in (usage against limit, high and max), MemAvailable, the kernel's report of stalls (PSI) and
+ *     pressure_limit_bytes; every 1 to 100 ms, by how fast memory goes. Below a reserve (a sixteenth of the limit, 32 MiB
+ *     to 1 GiB, and what was taken in 0.1 s at the fastest of late) it gives memory back until there is twice the reserve: wholly free
+ *     pageblocks, then what is free in broken ones, then it splits hugepages. Whoever ticks by hand must then do it as often as hs_tick says.
+ *
+ * For headroom that is known otherwise: gives free memory back until there are twice `reserve_bytes` left, if there are less than
+ * that once; returns the bytes given back. Does nothing with other strategies.
+ */
+uint64_t hs_relieve(hs_heap *HS_NONNULL heap, int64_t headroom_bytes, uint64_t reserve_bytes);
+
+/* What the looking gave so far. */
+typedef struct hs_pressure {
+  size_t size; /* set it to sizeof(hs_pressure) before the call */
+  int64_t headroom_bytes, least_headroom_bytes; /* now, and the least that was seen; INT64_MAX without a limit */
+  uint64_t looks, look_nanoseconds;             /* and their CPU time */
+  uint64_t longest_reaction_nanoseconds; /* from the last look without need until all had been given back, at the most */
+} hs_pressure;
+
+/* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. */
+hs_status hs_heap_pressure(hs_heap *HS_NONNULL heap, hs_pressure *HS_NONNULL pressure);
 
 /* Starts a thread that ticks, also while the program is idle. False if none could be had. Starting twice is one start. A
  * forked child has none until it starts its own; see FORK. */
@@ -468,7 +508,8 @@ hs_status hs_arena_counts(hs_heap *HS_NONNULL heap, hs_arena_statistics *HS_NONN
  */
 typedef struct hs_statistics {
   size_t size; /* set it to sizeof(hs_statistics) before the call */
-  /* Handed out. Free: in memory; given to the kernel by MADV_FREE and charged until it takes them; given back, in blocks of
+  /* Handed out. Free: in memory; given to the kernel and charged until it takes them (lazily freed or cold; paged out ones
+   * are in swap, and count too); given back, in blocks of
    * which others are in memory. Given back from hugepages that stayed whole, and charged. Free behind large spans. */
   uint64_t used_pages, free_resident_pages, lazy_pages, released_pages, phantom_pages, donated_pages;
   /* Pageblocks: all that were ever taken into use; by state. Intact ones have their hugepage, as far as is known. */
@@ -486,6 +527,8 @@ typedef struct hs_statistics {
    * found broken; bytes of the heap's tables (address space: they are in memory as far as they are used). */
   uint64_t effects_checked, effects_missing, reinflated_blocks, lost_blocks, residency_passes, metadata_bytes;
   uint64_t collapses; /* blocks that HS_POLICY_RENT_OR_BUY made huge again */
+  uint64_t decommitted_blocks; /* a state: of the absent blocks, those that are to be committed before they are used */
+  uint64_t drains, pages_drained; /* how often HS_STRATEGY_DEFERRED gave memory back for others' need, and how much */
 } hs_statistics;
 
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */

@@ -12,12 +12,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -42,6 +44,13 @@ static inline long hs_shim_map(size_t bytes) {
 
 static inline long hs_shim_commit(uintptr_t start, size_t bytes) {
   return mprotect((void *)start, bytes, PROT_READ | PROT_WRITE) == 0 ? 0 : -(long)errno;
+}
+
+// Puts a reservation in the place of committed memory. A change of protection alone would not return what strict
+// overcommit has promised.
+static inline long hs_shim_decommit(uintptr_t start, size_t bytes) {
+  void *p = mmap((void *)start, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  return p == MAP_FAILED ? -(long)errno : 0;
 }
 
 static inline long hs_shim_unmap(uintptr_t start, size_t bytes) {
@@ -94,6 +103,36 @@ static inline long hs_shim_read(int fd, void *buffer, size_t bytes) {
 static inline long hs_shim_read_at(int fd, void *buffer, size_t bytes, uint64_t offset) {
   long n = pread(fd, buffer, bytes, (off_t)offset);
   return n < 0 ? -(long)errno : n;
+}
+
+// Writes all of a text to an existing file; false if that fails.
+static inline _Bool hs_shim_write_file(const char *path, const void *text, size_t bytes) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  _Bool done = write(fd, text, bytes) == (ssize_t)bytes;
+  close(fd);
+  return done;
+}
+
+// A counter that can be waited for with other files; minus errno on failure.
+static inline int hs_shim_event_open(void) {
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? -errno : fd;
+}
+
+static inline void hs_shim_event_signal(int fd) {
+  uint64_t one = 1;
+  (void)!write(fd, &one, sizeof one);
+}
+
+// Waits until the event is signalled, at most `nanoseconds`, and takes the signal away. Whether there was one.
+static inline _Bool hs_shim_event_wait(int fd, uint64_t nanoseconds) {
+  struct pollfd file = {fd, POLLIN, 0};
+  struct timespec t = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+  if (syscall(SYS_ppoll, &file, 1, &t, NULL, 0) <= 0) return 0;
+  uint64_t count;
+  (void)!read(fd, &count, sizeof count);
+  return 1;
 }
 
 static inline void hs_shim_close(int fd) { (void)close(fd); }

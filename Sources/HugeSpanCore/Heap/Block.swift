@@ -89,6 +89,8 @@ struct BlockFlags {
   static let wholeFolio = BlockFlags(rawValue: 32)
   /// Some free page reads as zero; without it the zero map is empty and need not be read.
   static let hasZero = BlockFlags(rawValue: 64)
+  /// An absent block that must be committed before it is used.
+  static let decommitted = BlockFlags(rawValue: 128)
   /// What an occupied block is to its spans; a free one is nothing of it.
   static let roles = BlockFlags(rawValue: 2 | 4 | 8)
 }

@@ -59,6 +59,9 @@ struct HeapState {
   var freeResidentBlocks = 0
   var absentBlocks = 0
   var releasingBlocks = 0
+  /// Absent blocks that are not committed, and how many neighbours of them are (the ends of an arena count as such).
+  var decommittedBlocks = 0
+  var decommittedEdges = 0
 
   /// Cumulative counters; its state fields are filled in by a snapshot only.
   var totals = HeapStatistics()
@@ -200,6 +203,9 @@ struct HeapState {
 
   /// What the strategy can do at all.
   var strategyReleases: Bool { options.strategy.kind != .keep || options.customStrategy != nil }
+
+  /// What it does when the policy says so, without pressure.
+  var releasesAtTicks: Bool { options.strategy.releasesAtTicks || options.customStrategy != nil }
 
   /// Makes a free block occupied, with no used page yet. It must be relisted or filled by the caller.
   @inline(__always)

@@ -7,7 +7,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var usedPages = 0
   /// Free pages that are believed resident and not given to the kernel in any way.
   public var freeResidentPages = 0
-  /// Free pages given to the kernel lazily (MADV_FREE): charged until it takes them.
+  /// Free pages given to the kernel that it has not taken yet, as far as is known: freed lazily (MADV_FREE), cold, or
+  /// paged out. Charged until it takes them; paged out ones are in swap.
   public var lazyPages = 0
   /// Free pages released and gone.
   public var releasedPages = 0
@@ -29,6 +30,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var freeResidentBlocks = 0
   /// Wholly free blocks that are not.
   public var absentBlocks = 0
+  /// Of the absent blocks, those that must be committed before they are used (strategy `decommit`).
+  public var decommittedBlocks = 0
 
   // Used bytes by backing, as last learned from the kernel.
   /// Used pages in blocks that one hugepage maps.
@@ -73,6 +76,10 @@ public struct HeapStatistics: Equatable, Sendable {
   public var collapses = 0
   /// Blocks whose phantom was given back by splitting their hugepage.
   public var cures = 0
+  /// How often memory was given back because others needed it (strategy `deferred`), and how many pages.
+  public var drains = 0
+  /// Pages that were given back because others needed memory.
+  public var pagesDrained = 0
   /// Emptied broken blocks that were dropped when they were needed again, so that they come back huge.
   public var rebuiltBlocks = 0
   /// madvise and process_madvise calls made for releases, and the ranges in them.

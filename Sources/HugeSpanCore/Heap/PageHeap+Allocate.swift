@@ -178,16 +178,9 @@ extension PageHeapCore {
         continue
       }
       if state.pointee.chargedPages + pagesPerBlock > state.pointee.hardLimitPages { throw .limitExceeded }
-      if let block = lowestAbsentBlock() { return block }
+      if let block = absentBlock() { return block }
       if let error = grow(blocks: 1, alignment: 1) { throw .kernel(error) }
     }
-  }
-
-  private func lowestAbsentBlock() -> Block? {
-    for index in 0..<state.pointee.arenaCount {
-      if let number = state.pointee.arenas[index].lowestAbsent() { return state.pointee.arenas[index].block(number) }
-    }
-    return nil
   }
 
   // MARK: Aligned, inside a block
@@ -292,6 +285,10 @@ extension PageHeapCore {
         throw .limitExceeded
       }
       if let found {
+        if let error = recommit(arena: found.arena, first: found.firstFree, count: found.freeCount) {
+          lock.unlock()
+          throw .kernel(error)
+        }
         let result = takeSpan(count, at: found)
         let mayBeShared = state.pointee.sharedBlocks > 0
         lock.unlock()

@@ -108,6 +108,7 @@ extension PageHeapCore {
 
     let missing = firstBlock + blocks - arenaPointer.pointee.committedBlocks
     if missing > 0 && !commit(arena, missing) { throw .kernel(.outOfMemory) }
+    if let error = recommit(arena: arena, first: firstBlock, count: blocks) { throw .kernel(error) }
 
     var refaulted = 0
     var isZero = true

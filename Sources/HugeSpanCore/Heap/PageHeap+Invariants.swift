@@ -11,9 +11,12 @@ extension PageHeapCore {
     lock.lock()
     defer { lock.unlock() }
     var seen = InvariantTotals()
+    var edges = 0
+    var decommitted = 0
     for index in 0..<state.pointee.arenaCount {
       let arena = state.pointee.arenas[index]
       var free = 0
+      var wasDecommitted = false
       for number in 0..<arena.committedBlocks {
         let block = arena.block(number)
         let address = arena.address(ofBlock: number)
@@ -23,6 +26,10 @@ extension PageHeapCore {
         require(arena.isFree(number) == isFree, "free bit is wrong", address)
         require(arena.isResident(number) == (block.pointee.kind == .freeResident), "resident bit is wrong", address)
         if isFree { free += 1 }
+        require(!block.isDecommitted || block.pointee.kind == .absent, "decommitted block is not absent", address)
+        if block.isDecommitted { decommitted += 1 }
+        if block.isDecommitted != wasDecommitted { edges += 1 }
+        wasDecommitted = block.isDecommitted
         if arena.mayBeShared(number) {
           seen.shared += 1
           require(block.pointee.kind != .absent, "absent block is believed shared", address)
@@ -32,11 +39,14 @@ extension PageHeapCore {
         check(block, address)
         seen.add(block)
       }
+      if wasDecommitted { edges += 1 }
       require(free == arena.freeBlocks, "count of free blocks is wrong", arena.range.start)
       for word in 0..<min(arena.absentHint, arena.wordCount) {
         require(arena.freeWords[word] & ~arena.residentWords[word] == 0, "absent hint is too high", arena.range.start)
       }
     }
+    require(decommitted == state.pointee.decommittedBlocks, "total of decommitted blocks is wrong", UInt(decommitted))
+    require(edges == state.pointee.decommittedEdges, "count of decommitted edges is wrong", UInt(edges))
     checkTotals(seen)
     checkLists(seen)
   }

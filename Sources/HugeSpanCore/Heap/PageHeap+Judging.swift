@@ -20,7 +20,7 @@ extension PageHeapCore {
     state.pointee.partsRefaultedAtTick = refaulted
     report.nextTickNanoseconds = plan.nextTick
     defer { state.pointee.policy = .rentOrBuy(policy) }
-    if !state.pointee.strategyReleases { return }
+    if !state.pointee.releasesAtTicks { return }
     let before = state.pointee.totals.releaseRanges
     var stretch = Self.blocksPerStretch
     for arena in 0..<state.pointee.arenaCount {

@@ -31,7 +31,7 @@ extension PageHeapCore {
     }
     let plan = state.pointee.policy.plan(input)
     report.nextTickNanoseconds = plan.nextTick
-    if state.pointee.strategyReleases {
+    if state.pointee.releasesAtTicks {
       let kind = state.pointee.options.strategy.kind
       let done = carryOut(plan, ranges: min(state.pointee.options.rangesPerTick, ranges))
       report.releasedPages = done.pages
@@ -177,6 +177,8 @@ extension PageHeapCore {
     let check = sampling > 0 && state.pointee.effectCountdown < 0
     if check { state.pointee.effectCountdown = sampling - 1 }
     let forks = state.pointee.forks
+    let mayDecommit = state.pointee.decommittedEdges < Self.mostDecommittedEdges
+    let advisesHugePages = advisesHugePages
     lock.unlock()
     var cost: ReleaseCost
     switch kind {
@@ -185,6 +187,11 @@ extension PageHeapCore {
     case .dontneed: cost = DontneedStrategy().release(batch, on: kernel)
     case .free, .freeThenDontneed: cost = FreeStrategy().release(batch, on: kernel)
     case .splitDontneed: cost = SplitDontneedStrategy().release(batch, on: kernel)
+    case .deferred: cost = DeferredStrategy().release(batch, on: kernel)
+    case .cold: cost = ColdStrategy().release(batch, on: kernel)
+    case .pageout: cost = PageoutStrategy().release(batch, on: kernel)
+    case .decommit:
+      cost = DecommitStrategy(mayDecommit: mayDecommit, advisesHugePages: advisesHugePages).release(batch, on: kernel)
     }
     if check, let sample = batch.sample { batch.check(sample, on: kernel, cost: &cost) }
     lock.lock()
@@ -321,7 +328,7 @@ extension PageHeapCore {
 
   /// In price order: wholly free blocks, broken blocks, what is lazily free, phantom, long spans of intact blocks. Answers how
   /// many pages went: those that were resident before, by the kernel's word, or those that were believed charged.
-  private func releaseHonestly(pages: Int, measured: Bool) -> Int {
+  func releaseHonestly(pages: Int, measured: Bool) -> Int {
     let kind: StrategyKind = kernel.capabilities.supports(.splitDontneed) ? .splitDontneed : .dontneed
     var order = ReleaseOrder(preferBroken: true, length: .longest)
     order.wholeFirst = true
@@ -405,7 +412,7 @@ extension PageHeapCore {
       switch batch.known[index].effect {
       case .gone: pages += resident[index] >= 0 ? Int(resident[index]) : size
       case .goneFromWholeFolio: believed -= size
-      case .postponed, .refused, .lazy: break
+      case .postponed, .refused, .lazy, .cold, .swapped, .decommitted: break
       }
     }
     // A block that goes as a whole takes its phantom along, but how much that was is only believed: pages of its folio

@@ -38,6 +38,7 @@ extension PageHeapCore {
     result.releasedPages = state.pointee.releasedPages - state.pointee.lazyPages
     result.phantomPages = state.pointee.phantomPages
     result.absentBlocks = state.pointee.absentBlocks
+    result.decommittedBlocks = state.pointee.decommittedBlocks
     // Those that are in flight are in memory until they are booked.
     result.freeResidentBlocks = state.pointee.freeResidentBlocks + state.pointee.releasingBlocks
     result.blocks =

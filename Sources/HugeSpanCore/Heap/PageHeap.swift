@@ -225,7 +225,7 @@ extension PageHeapCore {
         kernel.unreserve(range)
         throw error
       }
-      if state.pointee.options.adviseHugePages && !kernel.capabilities.contains(.hugePagesUnasked) {
+      if advisesHugePages {
         // Refusal is no failure: a heap without hugepages is a slower heap.
         _ = withUnsafePointer(to: range) { pointer in
           kernel.advise(.hugepage, UnsafeBufferPointer(start: pointer, count: 1))

@@ -48,9 +48,12 @@ public struct KernelError: Error, Equatable, Sendable {
   package static let notSupported = KernelError(code: 95)  // EOPNOTSUPP
 }
 
-/// The madvise values that the heap uses.
+/// What the heap wants done to ranges: the madvise values that it uses, and `decommit`, which is no madvise.
 package enum Advice: UInt8, Sendable {
   case dontneed, free, cold, pageout, collapse, hugepage, populate
+  /// The opposite of `Kernel.commit`: memory, and what was promised of it under strict overcommit, go back; the range stays
+  /// reserved, touching it would fault, and what it was advised is forgotten.
+  case decommit
 }
 
 /// What became of one batch of advice.

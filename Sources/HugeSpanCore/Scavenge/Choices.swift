@@ -89,6 +89,7 @@ public struct SeedOptions: Equatable, Sendable {
 /// Which madvise sequence gives memory back.
 public enum StrategyKind: UInt8, Sendable {
   case keep, dontneed, free, freeThenDontneed, splitDontneed
+  case cold, pageout, decommit, deferred
 }
 
 /// A strategy, possibly limited to whole pageblocks.
@@ -99,12 +100,23 @@ public struct StrategyChoice: Equatable, Sendable {
   public var wholeBlocksOnly: Bool
   /// Age at which lazily freed memory goes to the second stage of `freeThenDontneed`, in nanoseconds.
   public var secondStageNanoseconds: UInt64 = 10_000_000_000
+  /// Whether `deferred` hands wholly free pageblocks to MADV_FREE when the policy gives them up, so that the kernel can take
+  /// them without asking. Off, nothing at all happens to free memory without pressure.
+  public var freesWholeBlocks: Bool = true
 
   /// Creates the choice `kind`, for any range or for whole blocks only.
   public init(_ kind: StrategyKind, wholeBlocksOnly: Bool = false) {
     self.kind = kind
     self.wholeBlocksOnly = wholeBlocksOnly
   }
+
+  /// Whether parts of blocks are left alone. `decommit` always does: each range costs up to two of the process' mappings,
+  /// of which the kernel allows 65,530, and a hole of pages would be one in the middle of a hugepage.
+  /// `deferred` leaves them to the pressure that may come.
+  package var releasesWholeOnly: Bool { wholeBlocksOnly || kind == .decommit || kind == .deferred }
+
+  /// Whether a policy's decision has an effect at all.
+  package var releasesAtTicks: Bool { kind != .keep && (kind != .deferred || freesWholeBlocks) }
 }
 
 extension KernelCapabilities {
@@ -116,6 +128,10 @@ extension KernelCapabilities {
     case .dontneed: contains(.dontneed)
     case .free: contains(.free)
     case .freeThenDontneed: contains(.free) && contains(.dontneed)
+    case .cold: contains(.cold) && contains(.dontneed)
+    case .pageout: contains(.pageout) && contains(.dontneed)
+    case .decommit: contains(.decommit) && contains(.dontneed)
+    case .deferred: contains(.free) && supports(.splitDontneed)
     case .splitDontneed:
       contains(.dontneed) && (contains(.honestSplit) || !(contains(.hugePages) || contains(.collapse)))
     }

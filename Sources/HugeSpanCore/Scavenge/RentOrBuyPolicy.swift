@@ -130,7 +130,7 @@ package struct RentOrBuyPolicy: Sendable {
     self.options = options
     costs = options.costs
     pageRent = CostModel.rentPerPage(memoryPrice: options.memoryPrice)
-    releasesParts = !strategy.wholeBlocksOnly
+    releasesParts = !strategy.releasesWholeOnly
     breaksIntact = releasesParts && strategy.kind == .splitDontneed
     rebuilds = options.rebuild && capabilities.contains(.collapse)
   }

@@ -239,7 +239,8 @@ extension PolicyChoice {
 }
 
 extension StrategyChoice {
-  /// Names that `init(notation:)` knows; each but `keep` may be followed by `-whole`.
+  /// Names that `init(notation:)` knows; each but `keep`, `decommit` and `deferred` may be
+  /// followed by `-whole`.
   package static let knownNames = [
     NamedChoice(name: "keep", help: "releases nothing, whatever the policy orders"),
     NamedChoice(name: "dontneed", help: "MADV_DONTNEED"),
@@ -248,7 +249,19 @@ extension StrategyChoice {
       name: "free-then-dontneed", help: "MADV_FREE, and MADV_DONTNEED when it has aged; setting after=10s"),
     NamedChoice(
       name: "split-dontneed", help: "splits the hugepage before a part of it is released, so that the charge falls too"),
+    NamedChoice(name: "cold", help: "MADV_COLD: kept, and swapped out first when memory is short"),
+    NamedChoice(name: "pageout", help: "MADV_PAGEOUT: swapped out at once; without swap nothing goes"),
+    NamedChoice(
+      name: "decommit", help: "whole pageblocks become a reservation again, and are committed when they are reused"),
+    NamedChoice(
+      name: "deferred",
+      help: """
+        nothing before memory gets short, but wholly free pageblocks are lazily free; setting free-whole=on
+        """),
   ]
+
+  /// Strategies that have no form with `-whole`.
+  private static let indivisible = ["keep", "decommit", "deferred"]
 
   private static let suffix = "-whole"
 
@@ -256,7 +269,7 @@ extension StrategyChoice {
   package init(notation: String) throws(NotationError) {
     let (name, text) = split(notation)
     var settings = try Settings(name, text)
-    let isWhole = name.hasSuffix(Self.suffix) && name != "keep-whole"
+    let isWhole = name.hasSuffix(Self.suffix) && !Self.indivisible.contains { name == $0 + Self.suffix }
     let base = isWhole ? String(name.dropLast(Self.suffix.count)) : name
     var known: [String] = []
     switch base {
@@ -268,9 +281,17 @@ extension StrategyChoice {
       self.init(.freeThenDontneed, wholeBlocksOnly: isWhole)
       secondStageNanoseconds = try settings.nanoseconds("after", default: secondStageNanoseconds)
     case "split-dontneed": self.init(.splitDontneed, wholeBlocksOnly: isWhole)
+    case "cold": self.init(.cold, wholeBlocksOnly: isWhole)
+    case "pageout": self.init(.pageout, wholeBlocksOnly: isWhole)
+    case "decommit": self.init(.decommit)
+    case "deferred":
+      known = ["free-whole"]
+      self.init(.deferred)
+      freesWholeBlocks = try settings.flag("free-whole", default: true)
     default:
       throw unknown(
-        "strategy", name, Self.knownNames.map(\.name) + ["and each but keep with '-whole' for whole blocks only"])
+        "strategy", name,
+        Self.knownNames.map(\.name) + ["and each but keep, decommit and deferred with '-whole' for whole blocks only"])
     }
     try settings.finish(known: known)
   }
@@ -284,14 +305,19 @@ extension StrategyChoice {
       case .free: "free"
       case .freeThenDontneed: "free-then-dontneed"
       case .splitDontneed: "split-dontneed"
+      case .cold: "cold"
+      case .pageout: "pageout"
+      case .decommit: "decommit"
+      case .deferred: "deferred"
       }
     var text = name + (wholeBlocksOnly ? Self.suffix : "")
     if kind == .freeThenDontneed, secondStageNanoseconds != 10_000_000_000 {
       text += ":after=\(duration(secondStageNanoseconds))"
     }
+    if kind == .deferred && !freesWholeBlocks { text += ":free-whole=off" }
     return text
   }
 
   /// Freed memory may stay charged until the kernel wants it.
-  package var isLazy: Bool { kind == .free || kind == .freeThenDontneed }
+  package var isLazy: Bool { kind == .free || kind == .freeThenDontneed || kind == .deferred }
 }

@@ -22,6 +22,8 @@ package struct Replay: ~Copyable {
   private var spanBound: LevelBound
   private var objectBound: LevelBound
   private var clock = StretchClock()
+  /// What `deferred` is told of pressure; the group's limits are those that others have set.
+  private var watcher = PressureWatcher()
 
   private var nextTick: UInt64 = 100_000_000
   private var nextSample: UInt64 = 0
@@ -117,6 +119,9 @@ package struct Replay: ~Copyable {
     samplePages = options.samples > 0 ? 0 : Int.max
     if let period = options.residencyEvery { nextResidency = max(period, 1) }
     if options.speed != nil { nextPause = 0 }
+    if options.strategy.kind == .deferred {
+      watcher = PressureWatcher(ownLimit: options.heap.pressureLimitBytes ?? 0, hasEvents: false)
+    }
     observer.begin()
     startedAt = hs_shim_monotonic_nanoseconds()
     clock.start()
@@ -147,6 +152,11 @@ package struct Replay: ~Copyable {
     let cpu = samples.processCPU(at: now)
     let start = hs_shim_thread_cpu_nanoseconds()
     let report = frontEnd.heap.tick(at: now, processCPU: cpu)
+    if options.strategy.kind == .deferred {
+      let pressure = watcher.look(now: hs_shim_monotonic_nanoseconds())
+      _ = frontEnd.heap.relieve(
+        headroom: pressure.headroom, reserve: pressure.reserve, isStalled: pressure.isStalled)
+    }
     tickCPU += hs_shim_thread_cpu_nanoseconds() - start
     let least: UInt64 = report.isUnfinished ? 10_000_000 : 50_000_000
     nextTick = now + min(max(report.nextTickNanoseconds, least), 1_000_000_000)
@@ -201,6 +211,7 @@ package struct Replay: ~Copyable {
   private mutating func finish(_ program: borrowing TraceProgram) throws(ReplayFailure) -> RunResult {
     clock.stop()
     let end = hs_shim_monotonic_nanoseconds()
+    watcher.close()
     do throws(ResidencyLogFailure) {
       try log.finish()
     } catch { throw .residencyLog(error) }

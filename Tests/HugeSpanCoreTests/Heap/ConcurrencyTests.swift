@@ -129,7 +129,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
 @Suite struct ConcurrencyOfFourThreads {
   static let steps = 4_000
 
-  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed, .cold, .decommit])
   func shareAHeapOnTheModel(strategy: StrategyKind) throws {
     let kernel = ModelKernel()
     try share(kernel, strategy, steps: Self.steps / 4) { span, isUsed in
@@ -142,7 +142,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
   }
 
   /// As much of a fork as a thread sanitizer bears: all but the child.
-  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed, .cold, .decommit])
   func shareAHeapThatIsForkedMeanwhile(strategy: StrategyKind) throws {
     let kernel = ModelKernel()
     try share(kernel, strategy, steps: Self.steps / 4) { span, isUsed in
@@ -162,7 +162,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
   }
 
   /// On the real kernel each thread writes its spans and finds them as it left them.
-  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed, .cold, .decommit])
   func shareAHeapOnTheRealKernel(strategy: StrategyKind) throws {
     try share(realKernel, strategy, steps: Self.steps) { span, isUsed in
       guard isUsed else { return }

@@ -10,25 +10,25 @@ import HugeSpanLab
 import TestKernels
 import Testing
 
-private let canBeCharged: Bool = {
+let canBeCharged: Bool = {
   guard let membership = try? CgroupMembership.find() else { return false }
   MemoryCgroup.removeStale(under: membership)
   guard let group = try? MemoryCgroup.make(under: membership, number: 900) else { return false }
   return group.remove()
 }()
-private let canSplit =
+let canSplit =
   realKernel.capabilities.contains(.hugePages) && realKernel.capabilities.contains(.honestSplit)
   && realKernel.capabilities.contains(.exactResidency)
 
 /// The program of the half-released hugepages: two spans share each of a hundred blocks, and one of them is freed.
-private final class HalfReleased {
+final class HalfReleased {
   static let blocks = 100
   static let bytes = blocks << 21
 
   let heap: PageHeapCore<LinuxKernel>
-  private let group: MemoryCgroup
+  let group: MemoryCgroup
   private let reader: ChargeReader
-  private var kept: [PageSpan] = []
+  private(set) var kept: [PageSpan] = []
   private var chargeAtStart = 0
   private var failures: [String] = []
 
@@ -77,6 +77,9 @@ private final class HalfReleased {
       UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = ~address
     }
   }
+
+  /// The first `count` of the kept spans are not the program's any more.
+  func forget(_ count: Int) { kept.removeFirst(count) }
 
   private func isIntact() -> Bool {
     kept.allSatisfy { span in
