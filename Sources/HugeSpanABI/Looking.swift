@@ -66,6 +66,13 @@ public func hs_heap_statistics(
   result.decommitted_blocks = UInt64(now.decommittedBlocks)
   result.drains = UInt64(now.drains)
   result.pages_drained = UInt64(now.pagesDrained)
+  result.discarded_pages = UInt64(now.discardedPages)
+  result.discards = UInt64(now.discards)
+  result.discard_splits = UInt64(now.discardSplits)
+  result.undone_intact = UInt64(now.undoneIntact)
+  result.undone_lost = UInt64(now.undoneLost)
+  result.undone_partly = UInt64(now.undonePartly)
+  result.discarded_pages_lost = UInt64(now.discardedPagesLost)
   return fill(statistics, size: statistics.pointee.size, from: result)
 }
 

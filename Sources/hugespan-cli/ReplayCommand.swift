@@ -216,5 +216,6 @@ private func describe(_ error: HeapError) -> String {
   case .addressNotFree: "an address was not free"
   case .invalidRequest: "an allocation makes no sense"
   case .strategyNotSupported: "this kernel lacks what the strategy needs"
+  case .sharedWithChild: "a forked child shares the memory"
   }
 }

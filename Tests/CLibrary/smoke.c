@@ -207,6 +207,29 @@ static void deferred_memory_goes_under_pressure(hs_strategy_kind strategy) {
   hs_heap_destroy(heap);
 }
 
+/* What the kernel takes of discarded memory is lost, the rest is what it was, zeros included. */
+static void discarded_memory_comes_back(void) {
+  hs_heap *heap;
+  CHECK(hs_heap_create(NULL, &heap) == HS_OK);
+  for (size_t pages = 16; pages <= 1024; pages *= 8) {
+    hs_span span;
+    uint64_t lost[16];
+    hs_verdict verdict = HS_LOST;
+    CHECK(hs_allocate(heap, pages, &span) == HS_OK);
+    char *address = (char *)span.address;
+    memset(address, 5, pages * 4096);
+    memset(address + 4096, 0, 4096);
+    CHECK(hs_discard(heap, address, pages) == HS_OK && hs_discard(heap, address, pages) == HS_INVALID);
+    CHECK(hs_undo_discard(heap, address, pages, lost, &verdict) == HS_OK && verdict == HS_INTACT && lost[0] == 0);
+    for (size_t i = 0; i < pages * 4096; i++) CHECK(address[i] == (i / 4096 == 1 ? 0 : 5));
+    CHECK(hs_discard(heap, address, pages) == HS_OK && madvise(address + 3 * 4096, 4096, MADV_DONTNEED) == 0);
+    CHECK(hs_undo_discard(heap, address, pages, lost, &verdict) == HS_OK && verdict == HS_PARTLY_LOST && lost[0] == 8);
+    CHECK(address[3 * 4096] == 0 && address[4 * 4096] == 5 && address[4096] == 0);
+    hs_free(heap, address, pages);
+  }
+  hs_heap_destroy(heap);
+}
+
 static void free_elsewhere(void *context, void *address, size_t bytes) {
   CHECK(bytes == 1u << 20);
   free(address);
@@ -281,6 +304,7 @@ int main(void) {
   statistics_add_up();
   deferred_memory_goes_under_pressure(HS_STRATEGY_DEFERRED);
   deferred_memory_goes_under_pressure(HS_STRATEGY_SPLIT_DONTNEED);
+  discarded_memory_comes_back();
   arenas();
 
   CHECK(hs_fork_register() && hs_fork_register());

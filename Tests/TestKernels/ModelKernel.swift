@@ -1,7 +1,8 @@
 // A kernel without memory, for tests that want to know everything.
 //
 // Addresses are fictional, so a heap of terabytes costs nothing and every run has the same addresses; only tables
-// (metadata) are real. The model knows of memory what it is told: `touch` stands for the program's writes. It follows the
+// (metadata) are real. The model knows of memory what it is told: `touch` stands for the program's writes, and of contents it
+// keeps the first word of each page. It follows the
 // rules of ModelBlock and it is strict: advice outside of what is committed, a release of pages that somebody uses, a
 // reservation given back in pieces, are written down as violations, and a test expects none.
 
@@ -81,6 +82,22 @@ package struct ModelKernel: Kernel {
     }
   }
 
+  package func word(at address: UInt) -> UInt64 { locked { $0.word(at: address) { $0.words[$1] } } }
+
+  package func setWord(_ value: UInt64, at address: UInt) {
+    locked { state in
+      state.touch(AddressRange(start: address, byteCount: 4096))
+      state.word(at: address) { $0.setWord(value, of: $1) }
+    }
+  }
+
+  package func pin(at address: UInt) -> UInt64 {
+    locked { state in
+      state.touch(AddressRange(start: address, byteCount: 4096), changes: false)
+      return state.word(at: address) { $0.words[$1] }
+    }
+  }
+
   package func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer {
     guard byteCount < 1 << 34 else { throw .outOfMemory }
     let pointer = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 4096)
@@ -116,6 +133,11 @@ package struct ModelKernel: Kernel {
 
   /// Memory gets short: everything lazily freed goes.
   package func reclaimLazy() { locked { state in for key in state.blocks.keys { state.blocks[key]!.reclaimLazy() } } }
+
+  /// The kernel takes what is lazily free of `range`; of a hugepage all or nothing.
+  package func reclaimLazy(_ range: AddressRange) {
+    locked { state in state.forEachBlock(of: range) { block, pages in block.reclaimLazy(pages) } }
+  }
 
   /// A child is forked, and shares all that is in memory until it goes, or until one of both writes.
   package func fork() { locked { state in for key in state.blocks.keys { state.blocks[key]!.fork() } } }
@@ -155,6 +177,8 @@ package struct ModelKernel: Kernel {
       return isZero
     }
   }
+  /// How often the page at `address` lost what was in it.
+  package func drops(at address: UInt) -> Int { locked { $0.word(at: address) { $0.drops[$1] } } }
   package var presentBytes: Int { sum { $0.presentPages } }
   package var chargedBytes: Int { sum { $0.chargedPages } }
   package var phantomBytes: Int { sum { $0.phantomPages } }
@@ -261,7 +285,14 @@ private struct State {
     }
   }
 
-  mutating func touch(_ range: AddressRange) {
+  /// Passes the page whose first word is at `address` on.
+  mutating func word<Result>(at address: UInt, _ body: (inout ModelBlock, Int) -> Result) -> Result {
+    if address % 4096 != 0 { violations.append("the model keeps no word at 0x\(String(address, radix: 16))") }
+    let start = address & ~UInt((1 << 21) - 1)
+    return body(&blocks[start, default: ModelBlock()], Int(address - start) / 4096)
+  }
+
+  mutating func touch(_ range: AddressRange, changes: Bool = true) {
     guard let index = reservation(of: range), reservations[index].committed.contains(where: { $0.contains(range) })
     else {
       violations.append("a write to \(range.hexadecimal), which is not committed")
@@ -274,7 +305,7 @@ private struct State {
       let whole = AddressRange(start: address & ~UInt((1 << 21) - 1), byteCount: 1 << 21)
       let mayBeHuge =
         reservation.advised.contains { $0.contains(whole) } && reservation.committed.contains { $0.contains(whole) }
-      block.touch(pages, givesHugePages: givesHugePages && mayBeHuge)
+      block.touch(pages, givesHugePages: givesHugePages && mayBeHuge, changes: changes)
       address = whole.end
     }
   }

@@ -71,7 +71,8 @@ typedef enum hs_status {
   HS_NOT_FREE = 4,          /* the wished address is not free, or not of this heap */
   HS_UNSUPPORTED_PAGES = 5, /* pages are not 4 KiB, or hugepages not 2 MiB */
   HS_UNSUPPORTED_STRATEGY = 6, /* the kernel lacks what the strategy needs (found by trying) */
-  HS_KERNEL = 7             /* another error of the kernel; see hs_last_kernel_error */
+  HS_KERNEL = 7,            /* another error of the kernel; see hs_last_kernel_error */
+  HS_SHARED = 8             /* a forked child shares the pages */
 } hs_status;
 
 /* The name of a status, such as "HS_LIMIT"; "unknown status" for other values. Static storage. */
@@ -119,7 +120,8 @@ typedef enum hs_strategy_kind {
                                          free pageblocks go to MADV_FREE (free_whole_blocks) */
 } hs_strategy_kind;
 
-/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. Later versions append to it. */
+/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. Discarded pages are not in use.
+ * Later versions append to it. */
 typedef struct hs_scavenge_input {
   uint64_t now, elapsed, process_cpu;
   uint64_t freed_pages, refaulted_pages;
@@ -333,7 +335,7 @@ hs_status hs_allocate_request(hs_heap *HS_NONNULL heap, const hs_request *HS_NON
 /* Frees any range of pages that are all handed out: a span, a part of one, neighbours together. */
 void hs_free(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages);
 
-/* Extends a span in place, or HS_NOT_FREE: also where the hard limit is in the way. */
+/* Extends a span in place, or HS_NOT_FREE: also where the hard limit is in the way, or its last page is discarded. */
 hs_status hs_grow(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, size_t more_pages);
 
 /* Frees all but the first `kept_pages` (at least 1) pages of a span. HS_INVALID if that is more than it has. */
@@ -349,6 +351,44 @@ bool hs_span_containing(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address
  */
 uintptr_t hs_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address);
 void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, uintptr_t value);
+
+/* ---- Discardable spans -------------------------------------------------------------------------------------------
+ *
+ * DISCARDING
+ *     A cache holds what can be made again: better kept than not, and not worth a page that somebody else needs. Discarded
+ *     contents stay as long as memory lasts. The kernel may take them at any time, page by page, before any other memory of
+ *     the process, without swap and without asking; until then they cost nothing but their charge. Undoing a discard pins
+ *     what is left and says what that is.
+ *
+ *     Both functions take any range of pages: a span, a part of one, neighbours together. Discarded pages stay the
+ *     caller's, who must neither read nor write them. They may be freed, alone or with others, which forgets that they were
+ *     discarded; hs_shrink frees the end of a span as ever. Ranges with a discarded page at their end do not grow.
+ *
+ *     A verdict is never wrong about a page that it calls intact: not while the kernel is reclaiming, nor if hugepages are
+ *     split or put together again meanwhile. Every byte is what it was, and pages of zeros are pages like others. A page that was not in
+ *     memory when it was discarded (never touched) is never lost. Lost pages read as zero, and take
+ *     memory when they are next written.
+ *
+ *     Discarding a part of a hugepage splits it: discard 2 MiB at a time, aligned to 2 MiB, and hugepages stay. Limits
+ *     count discarded pages as used. After a fork, pages that a child still shares are not discarded (HS_SHARED); what was
+ *     discarded before may be undone in both processes, each of which has its own verdict. Costs: Docs/Discardable.md.
+ */
+
+/* What became of discarded contents. */
+typedef enum hs_verdict {
+  HS_INTACT = 0,     /* every page has what it had */
+  HS_LOST = 1,       /* no page has */
+  HS_PARTLY_LOST = 2 /* some have */
+} hs_verdict;
+
+/* Lets the kernel take the contents of pages that are all handed out and none of which is discarded. HS_INVALID if they are
+ * not; HS_SHARED; HS_NO_MEMORY, HS_KERNEL if it refuses (locked memory). */
+hs_status hs_discard(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages);
+
+/* Takes them back. `lost`, unless NULL, has a word for each 64 pages (rounded up): bit i % 64 of word i / 64 is set if page i was
+ * lost, else cleared. HS_INVALID if one of the pages is not discarded. */
+hs_status hs_undo_discard(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, uint64_t *HS_NULLABLE lost,
+                          hs_verdict *HS_NONNULL verdict);
 
 /* ---- Scavenging -------------------------------------------------------------------------------------------------- */
 
@@ -529,6 +569,10 @@ typedef struct hs_statistics {
   uint64_t collapses; /* blocks that HS_POLICY_RENT_OR_BUY made huge again */
   uint64_t decommitted_blocks; /* a state: of the absent blocks, those that are to be committed before they are used */
   uint64_t drains, pages_drained; /* how often HS_STRATEGY_DEFERRED gave memory back for others' need, and how much */
+  /* Of the used pages, those that are discarded now. Counts: ranges discarded, hugepages split by that, ranges undone by
+   * verdict, pages found lost. */
+  uint64_t discarded_pages;
+  uint64_t discards, discard_splits, undone_intact, undone_lost, undone_partly, discarded_pages_lost;
 } hs_statistics;
 
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */

@@ -235,6 +235,28 @@ static inline int hs_shim_at_fork(void (*prepare)(void), void (*parent)(void), v
 
 static inline void hs_shim_thread_join(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }
 
+// Words of memory that the kernel may be taking meanwhile; see Pinning.swift. Never cached, joined or left out.
+static inline uint64_t hs_shim_memory_load(uintptr_t address) { return *(const volatile uint64_t *)address; }
+
+static inline void hs_shim_memory_store(uintptr_t address, uint64_t value) { *(volatile uint64_t *)address = value; }
+
+// Adds zero in one locked step and returns what was there. In assembly: a compiler makes a fence and a load of
+// __atomic_fetch_or(p, 0, ...), which leaves the page clean.
+static inline uint64_t hs_shim_memory_pin(uintptr_t address) {
+  uint64_t *word = (uint64_t *)address;
+  uint64_t value = 0;
+#if defined(__x86_64__)
+  __asm__ __volatile__("lock xaddq %0, %1" : "+r"(value), "+m"(*word) : : "memory", "cc");
+#elif defined(__aarch64__)
+  uint32_t failed;
+  __asm__ __volatile__("1: ldaxr %0, %2\n stlxr %w1, %0, %2\n cbnz %w1, 1b"
+                       : "=&r"(value), "=&r"(failed), "+Q"(*word) : : "memory");
+#else
+#error "no read-modify-write that a compiler leaves alone is known for this processor"
+#endif
+  return value;
+}
+
 static inline uint32_t hs_shim_word_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 
 static inline void hs_shim_word_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }

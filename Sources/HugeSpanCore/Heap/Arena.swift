@@ -28,6 +28,8 @@ struct Arena {
   var userData: UnsafeMutablePointer<UInt64>?
   /// What the priced policy keeps of each block, or nil if the policy is another.
   var accounts: UnsafeMutablePointer<BlockAccount>?
+  /// Which pages are discarded, and what their marks are; nil until the first one is (Discarding.swift).
+  var discards: UnsafeMutableRawPointer? = nil
   var metadata: UnsafeMutableRawPointer
   var metadataBytes: Int
   /// Wholly free blocks among the committed ones.

@@ -54,6 +54,8 @@ struct HeapState {
   var lazyPages = 0
   var inFlightPages = 0
   var phantomPages = 0
+  /// Of the used pages, those that are discarded.
+  var discardedPages = 0
   // Blocks by kind.
   var occupiedBlocks = 0
   var freeResidentBlocks = 0

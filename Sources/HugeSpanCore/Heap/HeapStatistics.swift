@@ -14,6 +14,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var releasedPages = 0
   /// Pages released from a hugepage that was not split: charged, though in no page table.
   public var phantomPages = 0
+  /// Of the used pages, those whose contents are discarded: the kernel may take them, until they are undone or freed.
+  public var discardedPages = 0
   /// Free pages at the tails of large spans, open to small spans.
   public var donatedPages = 0
 
@@ -104,6 +106,18 @@ public struct HeapStatistics: Equatable, Sendable {
   public var lostBlocks = 0
   /// Residency passes made.
   public var residencyPasses = 0
+  /// Ranges that were discarded.
+  public var discards = 0
+  /// Hugepages that were split because a part of them was discarded.
+  public var discardSplits = 0
+  /// Discarded ranges that were undone and found intact.
+  public var undoneIntact = 0
+  /// Discarded ranges that were undone and of which nothing was left.
+  public var undoneLost = 0
+  /// Discarded ranges that were undone and of which some pages were lost.
+  public var undonePartly = 0
+  /// Pages that were found lost when they were undone.
+  public var discardedPagesLost = 0
   /// Bytes of the heap's own tables that are in use.
   public var metadataBytes = 0
 

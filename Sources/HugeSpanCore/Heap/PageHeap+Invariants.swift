@@ -38,6 +38,7 @@ extension PageHeapCore {
         }
         check(block, address)
         seen.add(block)
+        seen.discarded += state.pointee.discards(of: block)?.discarded.count ?? 0
       }
       if wasDecommitted { edges += 1 }
       require(free == arena.freeBlocks, "count of free blocks is wrong", arena.range.start)
@@ -92,6 +93,14 @@ extension PageHeapCore {
       lazy += (released & ~block.zeroMap.words[word]).nonzeroBitCount
     }
     require(lazy == Int(header.lazy), "lazy count is wrong", address)
+    if let maps = state.pointee.discards(of: block) {
+      for word in 0..<wordsPerMap {
+        let discarded = maps.discarded.words[word]
+        let marks = maps.planted.words[word] | maps.untouched.words[word]
+        require(discarded & ~block.used.words[word] == 0, "discarded page is free", address)
+        require(marks & ~discarded == 0, "page has a mark and is not discarded", address)
+      }
+    }
     if header.kind == .occupied {
       require(block.isBroken || header.released == 0, "intact block has released pages", address)
       let releasable =
@@ -107,6 +116,7 @@ extension PageHeapCore {
     require(state.inFlightPages == seen.inFlight, "total of pages in flight is wrong", UInt(seen.inFlight))
     require(state.releasedPages == seen.released, "total of released pages is wrong", UInt(seen.released))
     require(state.lazyPages == seen.lazy, "total of lazy pages is wrong", UInt(seen.lazy))
+    require(state.discardedPages == seen.discarded, "total of discarded pages is wrong", UInt(seen.discarded))
     require(state.phantomPages == seen.phantom, "total of phantom pages is wrong", UInt(seen.phantom))
     require(state.occupiedBlocks == seen.occupied, "total of occupied blocks is wrong", UInt(seen.occupied))
     require(state.freeResidentBlocks == seen.freeResident, "total of free blocks is wrong", UInt(seen.freeResident))
@@ -171,6 +181,7 @@ struct InvariantTotals {
   var released = 0
   var lazy = 0
   var phantom = 0
+  var discarded = 0
   var occupied = 0
   var freeResident = 0
   var absent = 0

@@ -128,7 +128,8 @@ extension PageHeapCore {
     input.freedPages = state.pointee.pagesFreed - state.pointee.pagesFreedAtTick
     input.refaultedPages = state.pointee.totals.pagesRefaulted - state.pointee.pagesRefaultedAtTick
     input.releasablePages = state.pointee.freeResidentPages
-    input.usedPages = state.pointee.usedPages
+    // What is discarded nobody runs on.
+    input.usedPages = state.pointee.usedPages - state.pointee.discardedPages
     input.phantomPages = state.pointee.phantomPages
     input.releaseNanoseconds = state.pointee.totals.releaseNanoseconds - state.pointee.releaseNanosecondsAtTick
     state.pointee.now = nanoseconds

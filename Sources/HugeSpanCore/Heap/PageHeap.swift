@@ -7,7 +7,8 @@
 //
 // Files: Block, PageMap, Arena (tables); PlacementLists (where a span goes, and why); HeapState (guarded steps); this
 // file (life and limits); PageHeap+Allocate, +Free, +Resize, +Lookup (spans); PageHeap+Release (scavenging),
-// +Residency (what the kernel really has), +Fork (what a fork takes along), +Statistics, +Invariants.
+// +Residency (what the kernel really has), +Fork (what a fork takes along), +Discard (contents that stay as long as
+// memory lasts), +Statistics, +Invariants.
 
 import CHugeSpanShims
 
@@ -93,6 +94,7 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
       let arena = state.pointee.arenas[index]
       kernel.unreserve(arena.range)
       kernel.unmapMetadata(arena.metadata, byteCount: arena.metadataBytes)
+      if let discards = arena.discards { kernel.unmapMetadata(discards, byteCount: arena.discardBytes) }
     }
     kernel.unmapMetadata(table, byteCount: tableBytes)
   }

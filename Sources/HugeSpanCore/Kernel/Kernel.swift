@@ -145,6 +145,12 @@ package protocol Kernel: Sendable {
   /// Writes zeros.
   func zero(_ range: AddressRange)
 
+  /// One word of memory that the kernel may be taking meanwhile: read, written, or read and pinned in one step. See
+  /// Pinning.swift, which also has what every kernel does that has real memory.
+  func word(at address: UInt) -> UInt64
+  func setWord(_ value: UInt64, at address: UInt)
+  func pin(at address: UInt) -> UInt64
+
   /// Maps real, zeroed memory for the heap's own tables; never from malloc.
   func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer
   func unmapMetadata(_ pointer: UnsafeMutableRawPointer, byteCount: Int)

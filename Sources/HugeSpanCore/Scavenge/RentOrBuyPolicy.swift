@@ -28,7 +28,10 @@ package struct BlockFacts {
   /// In memory: occupied, or wholly free and resident.
   package var isResident = false
   package var isBroken = false
+  /// Handed out, and not discarded.
   package var usedPages = 0
+  /// A rebuild would keep nothing in memory that the kernel may take.
+  package var mayRebuild = true
   /// Free pages in memory that were not given to the kernel.
   package var idlePages = 0
   /// Ranges that releasing them would take, at most.
@@ -271,7 +274,10 @@ package struct RentOrBuyPolicy: Sendable {
       taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
       + pageRent * Double(facts.phantomPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
-    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= RentOrBuyPolicy.rebuildWait * costs.rebuild {
+    let rebuilds = rebuilds && facts.mayRebuild
+    if rebuilds && rebuildPause == 0 && rebuildBudget > 0
+      && Double(account.accrued) >= RentOrBuyPolicy.rebuildWait * costs.rebuild
+    {
       rebuildBudget -= 1
       return .rebuild
     }

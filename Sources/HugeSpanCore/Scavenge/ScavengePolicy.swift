@@ -19,7 +19,7 @@ public struct ScavengeInput: Sendable {
   public var refaultedPages: Int = 0
   /// Free pages that could be released now.
   public var releasablePages: Int = 0
-  /// Pages that are handed out.
+  /// Pages that are handed out, and not discarded.
   public var usedPages: Int = 0
   /// Pages that were released and are charged on, out of hugepages that are still whole.
   public var phantomPages: Int = 0
