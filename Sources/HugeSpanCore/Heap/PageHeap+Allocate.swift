@@ -77,23 +77,23 @@ extension PageHeapCore {
     }
   }
 
-  /// The occupied block for `count` pages, by rank; nil if none has room within the limit, or, where the policy `steers`,
-  /// if a fresh hugepage is the better place.
+  /// The occupied block for `count` pages, by rank; nil if none has room within the limit, or, where the caller `steers`,
+  /// if a fresh hugepage is the better place: by its price, or because the policy says so.
   private func findBlock(_ count: Int, transient: Bool, steers: Bool = false) -> Block? {
     let lists = state.pointee.lists
     if let block = lists.best(.intact, transient: transient, count: count) { return block }
     if let block = lists.best(.donated, transient: transient, count: count) { return block }
-    if state.pointee.steersToIntact && steers {
-      // A hugepage that is there already costs nothing; a broken block that is nearly empty had better drain.
-      if state.pointee.freeIntact.head != nil { return nil }
-      if let block = lists.best(.brokenResident, transient: transient, count: count), !block.mayDrain { return block }
-      if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
-      if let block = lists.best(.released, transient: transient, count: count), !block.mayDrain { return block }
-      return nil
+    let avoidsDraining = state.pointee.steersToIntact && steers
+    // A hugepage that is there already costs nothing; a broken block that is nearly empty had better drain.
+    if avoidsDraining && state.pointee.freeIntact.head != nil { return nil }
+    if let block = lists.best(.brokenResident, transient: transient, count: count), !(avoidsDraining && block.mayDrain)
+    {
+      return block
     }
-    if let block = lists.best(.brokenResident, transient: transient, count: count) { return block }
     if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
-    return lists.best(.released, transient: transient, count: count)
+    guard let block = lists.best(.released, transient: transient, count: count), !(avoidsDraining && block.mayDrain)
+    else { return nil }
+    return steers && state.pointee.hadBetterOpen(insteadOf: block, count) ? nil : block
   }
 
   /// Above a limit, other free memory goes before released memory comes back. Held lock on entry and return; may open it

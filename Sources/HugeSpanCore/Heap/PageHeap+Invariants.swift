@@ -153,6 +153,8 @@ extension PageHeapCore {
         block = each.pointee.nextReleasable
       }
     }
+    require(
+      state.pointee.lists.releasedBlocks == seen.besideReleased, "count of blocks with released pages is wrong", 0)
     require(listed == seen.listed, "a block is missing from the placement lists", UInt(listed))
     require(releasable == seen.releasable, "a block is missing from the releasable lists", UInt(releasable))
     checkFree(state.pointee.freeIntact, seen.freeIntact)
@@ -188,6 +190,7 @@ struct InvariantTotals {
   var shared = 0
   var releasing = 0
   var listed = 0
+  var besideReleased = 0
   var releasable = 0
   var freeIntact = 0
   var freeLazy = 0
@@ -206,6 +209,7 @@ struct InvariantTotals {
     case .occupied:
       occupied += 1
       if header.list != noList { listed += 1 }
+      if header.released != 0 { besideReleased += 1 }
       if header.releasable != 0 { releasable += 1 }
     case .absent: absent += 1
     case .releasing: releasing += 1
