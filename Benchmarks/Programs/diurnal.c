@@ -1,9 +1,9 @@
 // A service with a day and a night: threads that look things up and replace them, while the amount that is kept rises,
 // falls, and rises again. Prints its phases and, at the end, the operations it did.
 //
-//     diurnal THREADS MEBIBYTES SECONDS
+//     diurnal THREADS MEBIBYTES SECONDS NIGHT
 //
-// SECONDS is the length of a busy phase; the night lasts five of them. Work is counted and not paced while it is busy, so
+// SECONDS is the length of a busy phase, NIGHT of the idle one. Work is counted and not paced while it is busy, so
 // that operations per CPU-second tell what lookups in this memory cost.
 
 #define _GNU_SOURCE
@@ -126,13 +126,13 @@ static void reach(int threads, size_t bytes) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 4) {
-    fprintf(stderr, "usage: diurnal THREADS MEBIBYTES SECONDS\n");
+  if (count != 5) {
+    fprintf(stderr, "usage: diurnal THREADS MEBIBYTES SECONDS NIGHT\n");
     return 64;
   }
   int threads = atoi(arguments[1]);
   size_t bytes = (size_t)atoi(arguments[2]) << 20;
-  double seconds = atof(arguments[3]);
+  double seconds = atof(arguments[3]), night = atof(arguments[4]);
   Worker *workers = calloc(threads, sizeof(Worker));
   for (int index = 0; index < threads; index++) {
     workers[index].random = 0x9E3779B97F4A7C15u * (index + 1);
@@ -149,7 +149,7 @@ int main(int count, char **arguments) {
     phase("drop");
     reach(threads, bytes / 4);
     phase("idle");
-    usleep((useconds_t)(seconds * 5e6));
+    usleep((useconds_t)(night * 1e6));
   }
   atomic_store(&is_over, 1);
   uint64_t operations = 0;

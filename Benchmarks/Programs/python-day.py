@@ -1,8 +1,8 @@
 """A CPython service in a day and a night: load records, query them, drop three quarters, idle, the same again.
 
-    python-day.py RECORDS SECONDS
+    python-day.py RECORDS SECONDS NIGHT
 
-Prints its phases and the operations it did. SECONDS is the length of a busy phase; the night lasts five of them.
+Prints its phases and the operations it did. SECONDS is the length of a busy phase, NIGHT of the idle one.
 """
 
 import random
@@ -24,7 +24,7 @@ def phase(name):
 
 
 def main():
-    count, seconds = int(sys.argv[1]), float(sys.argv[2])
+    count, seconds, night = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     draw = random.Random(2)
     store = {}
     operations = 0
@@ -58,7 +58,7 @@ def main():
     for number in victims:
         del store[number]
     phase("idle")
-    time.sleep(5 * seconds)
+    time.sleep(night)
     operations += load(victims)
     operations += busy()
     print("operations", operations, flush=True)

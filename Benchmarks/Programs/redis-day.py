@@ -1,8 +1,8 @@
 """Drives a Redis server through a day and a night: load, look-ups, deletion of 70 % at random, idle, the same again.
 
-    redis-day.py PORT KEYS SECONDS [save]
+    redis-day.py PORT KEYS SECONDS NIGHT [save]
 
-Prints its phases and the commands it sent. SECONDS is the length of a busy phase; the night lasts five of them. With
+Prints its phases and the commands it sent. SECONDS is the length of a busy phase, NIGHT of the idle one. With
 `save` the server then saves in the background under the same load (phase `save`), which goes on for half a minute (`settle`) and
 three seconds more (`again`).
 """
@@ -61,7 +61,7 @@ def chunks(numbers, size):
 
 def main():
     server = Server(int(sys.argv[1]))
-    keys, seconds = int(sys.argv[2]), float(sys.argv[3])
+    keys, seconds, night = int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
     draw = random.Random(1)
     pool = draw.randbytes(1 << 20)
 
@@ -103,10 +103,10 @@ def main():
     for part in chunks(victims, 200):
         server.pipeline([command(b"DEL", key(n)) for n in part])
     phase("idle")
-    time.sleep(5 * seconds)
+    time.sleep(night)
     load(victims)
     busy()
-    if "save" in sys.argv[4:]:
+    if "save" in sys.argv[5:]:
         save()
         busy("settle", 30)
         busy("again", 3)

@@ -1,9 +1,9 @@
 """Feeds an SQLite shell a day and a night of an in-memory database: load, queries, a drop, idle, the same again.
 
-    sqlite-day.py ROWS SECONDS | sqlite3 :memory:
+    sqlite-day.py ROWS SECONDS NIGHT | sqlite3 :memory:
 
 Writes SQL to standard output, phases and operations to standard error. Waits for the shell's answer (on standard
-input) before it says that a phase is over. SECONDS is about the length of a busy phase; the night lasts five of them.
+input) before it says that a phase is over. SECONDS is about the length of a busy phase, NIGHT of the idle one.
 """
 
 import sys
@@ -27,7 +27,7 @@ def run(sql):
 
 
 def main():
-    rows, seconds = int(sys.argv[1]), float(sys.argv[2])
+    rows, seconds, night = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     run(
         "PRAGMA page_size = 4096; PRAGMA auto_vacuum = FULL;"
         "CREATE TABLE document (id INTEGER PRIMARY KEY, owner INTEGER, title TEXT, body BLOB);"
@@ -63,7 +63,7 @@ def main():
     for part in range(30):
         run(f"DELETE FROM document WHERE id % 40 = {part};")
     phase("idle")
-    time.sleep(5 * seconds)
+    time.sleep(night)
     operations += load()
     operations += busy()
     print("operations", operations, file=sys.stderr, flush=True)

@@ -10,7 +10,8 @@
 //                        refaults, and what is to be expected when the load returns (below). While the tax is the higher of
 //                        the two it is never broken.
 //   broken, partly free  the rent of its free pages against a share of the release and the expected refaults
-//   broken               the tax, less the rent of what a rebuild would bring back into memory, against a share of the rebuild
+//   broken               the tax, less the rent of what a rebuild would bring back into memory, against a share of the rebuild:
+//                        half of it, or a quarter while a busy time goes on of which the last was long enough to pay for it (BusyTime)
 //   phantom              its rent against the cure
 //
 // The shares (`breakShare` and so on) are less than one, the break-even of a gap of unknown length, because idle pages of a block in use are not
@@ -112,6 +113,7 @@ package struct RentOrBuyPolicy: Sendable {
   private var seconds: Double = 0
   private var taxPerPage: Double = 0
   private var phantomRent: Double = 0
+  private var busyTime = BusyTime()
   /// Seconds until a rebuild may be tried again, and how long to pause after the next failure.
   private var rebuildPause: Double = 0
   private var nextPause: Double = 1
@@ -125,7 +127,9 @@ package struct RentOrBuyPolicy: Sendable {
   /// Shares of its price at which the next step of a block in use is taken.
   static let breakShare: Double = 0.3
   static let releaseShare: Double = 0.5
-  static let rebuildWait: Double = 0.5
+  static let unpromisedShare: Double = 0.5
+  /// Share of a rebuild's price that has to have accrued when the busy time that goes on promises to pay the rest.
+  static let promisedShare: Double = 0.25
   /// Share of what a full block pays when the load returns, its rebuild and as much in tax before, that counts when it is broken.
   static let returnShare: Double = 0.6
 
@@ -164,6 +168,7 @@ package struct RentOrBuyPolicy: Sendable {
     hasCPU = true
     lastCPU = input.processCPU
     taxPerPage = input.usedPages == 0 ? 0 : costs.taxShare * busyCPUs * 1e6 / Double(input.usedPages)
+    busyTime.note(busyCPUs: busyCPUs, tax: taxPerPage * seconds, seconds: seconds)
     learner.age(seconds: seconds)
     let fading = 1 / (1 + 0.6931 * seconds / WaitLearner.halfLife)
     releasedParts =
@@ -185,7 +190,7 @@ package struct RentOrBuyPolicy: Sendable {
     // blocks are given away at once, an eighth of break-even is soon enough.
     var due = blockRent > 0 ? costs.wholeBlock / blockRent * min(max(learner.shortestWait, 0.125), 1) : 1
     let tax = taxPerPage * Double(pagesPerBlock)
-    if rebuilds && tax > 0 { due = min(due, RentOrBuyPolicy.rebuildWait * costs.rebuild / tax) }
+    if rebuilds && tax > 0 { due = min(due, RentOrBuyPolicy.unpromisedShare * costs.rebuild / tax) }
     plan.nextTick = UInt64(max(0.05, min(due / 4, 1)) * 1e9)
     return plan
   }
@@ -275,9 +280,7 @@ package struct RentOrBuyPolicy: Sendable {
       + pageRent * Double(facts.phantomPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
     let rebuilds = rebuilds && facts.mayRebuild
-    if rebuilds && rebuildPause == 0 && rebuildBudget > 0
-      && Double(account.accrued) >= RentOrBuyPolicy.rebuildWait * costs.rebuild
-    {
+    if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= rebuildWait(facts) {
       rebuildBudget -= 1
       return .rebuild
     }
@@ -287,6 +290,16 @@ package struct RentOrBuyPolicy: Sendable {
       if rent >= RentOrBuyPolicy.releaseShare * purchase(facts) { return .releaseIdle }
     }
     return .leave
+  }
+
+  /// What has to accrue before a block is rebuilt: half of its price, or less of it if the program is expected to go on for as long
+  /// as it did last time and that would pay for it.
+  private func rebuildWait(_ facts: BlockFacts) -> Double {
+    let promised =
+      busyTime.promisedTax * Double(facts.usedPages)
+      - busyTime.promisedSeconds * pageRent * Double(facts.releasedPages - facts.phantomPages)
+    return costs.rebuild
+      * (promised >= costs.rebuild ? RentOrBuyPolicy.promisedShare : RentOrBuyPolicy.unpromisedShare)
   }
 
   /// A rebuild was tried.

@@ -161,6 +161,37 @@ private func partlyFree(used: Int, broken: Bool = false, released: Int = 0) -> B
     #expect(cold > 1 && cold < 3)
   }
 
+  /// The second morning: the day before promises that a rebuild will be paid for.
+  @Test func rebuildsSoonerWhenTheLastBusyTimeWasLongEnough() throws {
+    let facts = partlyFree(used: 512, broken: true)
+    func morning(after day: Double, _ night: Double = 5) throws -> Double {
+      let trial = Trial()
+      var whole = facts
+      whole.isBroken = false
+      for _ in 0..<Int(day / 0.25) { _ = trial.tick(whole, busy: 0.2) }
+      // A night with chores.
+      for _ in 0..<Int(night / 0.25) { _ = trial.tick(facts, busy: 0.01) }
+      return try #require(trial.seconds(until: .rebuild, facts, busy: 0.2))
+    }
+    let first = try morning(after: 0)
+    #expect(try morning(after: 5) < first * 0.6)
+    // A day that would not have paid for it promises nothing; nor does one that is not over.
+    #expect(abs(try morning(after: 0.25) - first) < 0.06)
+    #expect(abs(try morning(after: 5, 0.5) - first) < 0.06)
+  }
+
+  /// What was promised and did not come costs once.
+  @Test func believesTheLastBusyTimeOnly() throws {
+    let facts = partlyFree(used: 512, broken: true)
+    let trial = Trial()
+    for _ in 0..<40 { _ = trial.tick(partlyFree(used: 512), busy: 1) }
+    for _ in 0..<20 { _ = trial.tick(facts) }
+    _ = trial.tick(facts, seconds: 0.05, busy: 1)
+    for _ in 0..<20 { _ = trial.tick(facts) }
+    let first = try #require(Trial().seconds(until: .rebuild, facts, busy: 1))
+    #expect(abs(try #require(trial.seconds(until: .rebuild, facts, busy: 1)) - first) < 0.06)
+  }
+
   @Test func ticksFinerWhileBrokenBlocksCost() {
     let trial = Trial()
     let idle = trial.policy.begin(trial.input, releasedParts: 0, refaultedParts: 0).nextTick
