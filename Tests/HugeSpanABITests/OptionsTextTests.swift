@@ -71,9 +71,9 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
       "deferred",
     ], ["", "-whole", "keep-whole", "decommit-whole", "deferred-whole", "dontneed-whole-whole", "split"]
   ),
+  ("second-stage", ["10s", "0", "500ms", "2m", "1h", "7us", "9ns"], ["", "10", "s", "10 s", "99999999999999999h"]),
   ("free-whole", ["on", "off"], ["yes"]),
   ("pressure-limit", ["0", "600MiB"], ["some"]),
-  ("second-stage", ["10s", "0", "500ms", "2m", "1h", "7us", "9ns"], ["", "10", "s", "10 s", "99999999999999999h"]),
   (
     "soft-limit", ["0", "4096", "512MiB", "1.5G", "2TB", "1B", "3K", "4kB"], ["", "-1", "1.5", "G", "10Q", "99999999T"]
   ),
