@@ -8,11 +8,11 @@ import HugeSpanLab
 import TestKernels
 import Testing
 
-private let canSplit =
+private let canDiscardHugePages =
   realKernel.capabilities.contains(.hugePages) && realKernel.capabilities.contains(.honestSplit)
   && realKernel.capabilities.contains(.exactResidency) && realKernel.capabilities.contains(.pageout)
 
-private let canCollapse = canSplit && realKernel.capabilities.contains(.collapse)
+private let canCollapse = canDiscardHugePages && realKernel.capabilities.contains(.collapse)
 
 /// Every fifth page is zeros all over; the others begin with their number, or with a zero and then that.
 private func word(_ page: Int, _ index: Int) -> UInt64 {
@@ -84,7 +84,7 @@ private final class Contents {
     }
   }
 
-  @Test(.enabled(if: canSplit)) func ofAWholeHugePageStayHuge() throws {
+  @Test(.enabled(if: canDiscardHugePages)) func ofAWholeHugePageStayHuge() throws {
     let contents = try Contents(pages: 1024)
     try #require(contents.hugeBytes == 2 << 21)
     try contents.heap.discard(contents.span)
@@ -93,7 +93,7 @@ private final class Contents {
     #expect(contents.hugeBytes == 2 << 21)
   }
 
-  @Test(.enabled(if: canSplit)) func ofAHugePageThatIsSplitMeanwhileAreTestedPageByPage() throws {
+  @Test(.enabled(if: canDiscardHugePages)) func ofAHugePageThatIsSplitMeanwhileAreTestedPageByPage() throws {
     let contents = try Contents(pages: 512)
     try #require(contents.hugeBytes == 1 << 21)
     try contents.heap.discard(contents.span)
@@ -115,7 +115,7 @@ private final class Contents {
     #expect(verdict == .partlyLost && lost == Array(300..<340))
   }
 
-  @Test(.enabled(if: canSplit)) func ofAPartOfAHugePageCostTheHugePage() throws {
+  @Test(.enabled(if: canDiscardHugePages)) func ofAPartOfAHugePageCostTheHugePage() throws {
     let contents = try Contents(pages: 512)
     try #require(contents.hugeBytes == 1 << 21)
     let part = PageSpan(address: contents.pages(100, 1).start, pageCount: 50)
@@ -128,7 +128,7 @@ private final class Contents {
 }
 
 @Suite struct DiscardedContentsOfALiveFork {
-  @Test(.enabled(if: canSplit)) func areNotGivenAwayAndKeepTheirHugePages() async {
+  @Test(.enabled(if: canDiscardHugePages)) func areNotGivenAwayAndKeepTheirHugePages() async {
     await #expect(processExitsWith: .success) {
       let contents = try Contents(pages: 1024)
       contents.heap.prepareForFork()
@@ -145,7 +145,7 @@ private final class Contents {
 
   /// Each process has a verdict of its own: what was taken before the fork is lost in both, what the parent loses later
   /// only there. (None of these pages is all zeros: the split may have given those up already.)
-  @Test(.enabled(if: canSplit), arguments: [false, true]) func areUndoneInBoth(isHuge: Bool) async {
+  @Test(.enabled(if: canDiscardHugePages), arguments: [false, true]) func areUndoneInBoth(isHuge: Bool) async {
     await #expect(processExitsWith: .success) { [isHuge = isHuge as Bool] in
       let contents = try Contents(pages: 512)
       if !isHuge { try #require(contents.advise(.cold, 0, 1) == nil) }
