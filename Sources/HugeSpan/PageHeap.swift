@@ -188,7 +188,8 @@ public final class PageHeap: @unchecked Sendable {
     heap.pointee.core.relieve(headroom: headroom, reserve: reserve)
   }
 
-  /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are.
+  /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are, by what was
+  /// resident before and is gone after. Phantom memory goes besides.
   @discardableResult
   public func releaseNow(byteCount: Int) -> Int { heap.pointee.core.releaseNow(byteCount: byteCount) }
 

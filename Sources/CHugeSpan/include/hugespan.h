@@ -429,7 +429,8 @@ hs_status hs_heap_pressure(hs_heap *HS_NONNULL heap, hs_pressure *HS_NONNULL pre
 bool hs_scavenger_start(hs_heap *HS_NONNULL heap);
 void hs_scavenger_stop(hs_heap *HS_NONNULL heap);
 
-/* Releases until `bytes` are uncharged or nothing free is left; returns how many bytes really are. */
+/* Releases until `bytes` are uncharged or nothing free is left; returns how many bytes really are, by what was resident before
+ * and is gone after. Phantom memory goes besides. */
 uint64_t hs_release_now(hs_heap *HS_NONNULL heap, uint64_t bytes);
 
 /* New limits in bytes, 0 for none. Memory above a lowered limit goes when the heap grows next, or by hs_release_now. */
