@@ -223,11 +223,13 @@ extension FaultInjectingKernel<ModelKernel> {
 
   private static func runAll() throws {
     var runs: [KernelCall: Int] = [:]
-    for kind in kinds {
+    let errors = [KernelError.outOfMemory, .invalid, .tryAgain]
+    for (number, kind) in kinds.enumerated() {
       let counts = try run(kind, failing: nil)
       for (call, count) in counts.sorted(by: { $0.key.description < $1.key.description }) {
         for index in 0..<count {
-          for error in [KernelError.outOfMemory, .invalid, .tryAgain] {
+          // All errors under the first kind, and in turns under the others.
+          for error in number == 0 ? errors : [errors[index % 3]] {
             say("failing \(call) number \(index) with \(error.code) under \(kind)")
             _ = try run(kind, failing: (call, index, error))
             runs[call, default: 0] += 1
