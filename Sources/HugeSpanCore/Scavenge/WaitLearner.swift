@@ -36,7 +36,8 @@ package struct WaitLearner: Sendable {
 
     /// The class of the gap that began when `emptyBlocks` were empty, its own block counted.
     package init(emptyBlocks: Int) {
-      index = emptyBlocks <= 0 ? 0 : UInt8(min(WaitLearner.depthCount - 1, Int.bitWidth - emptyBlocks.leadingZeroBitCount))
+      let doublings = Int.bitWidth - max(emptyBlocks, 0).leadingZeroBitCount
+      index = UInt8(min(WaitLearner.depthCount - 1, doublings))
     }
 
     /// The class with this number, as it was kept.

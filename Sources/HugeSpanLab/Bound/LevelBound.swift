@@ -49,6 +49,10 @@ package struct PagePrices: Equatable, Sendable {
     let held = rent * seconds
     return Swift.min(held, release + Swift.min(fault, lazyWeight * held))
   }
+
+  /// The cheapest way for a page that is not needed again before the end, in `seconds`.
+  @inline(__always)
+  package func lastGap(_ seconds: Double) -> Double { Swift.min(rent * seconds, release) }
 }
 
 /// Levels that fell free at one time.
@@ -107,11 +111,16 @@ package struct LevelBound: ~Copyable {
     level = pages
   }
 
-  /// What the bound is made of, up to `end`. What is free then waits for nothing any more.
+  /// What the bound is made of, up to `end`. What is free then waits for nothing: it was held until the end or given away.
   package func parts(until end: UInt64) -> BoundParts {
     let held = (pageNanoseconds + Double(level) * Double(end &- time)) / 1e9
+    var waiting = 0.0
+    for index in 0..<depth {
+      let run = runs[index]
+      waiting += Double(run.levels) * prices.lastGap(Double(end &- run.since) / 1e9)
+    }
     return BoundParts(
-      rent: prices.rent * held / 1e6, firstFaults: prices.fault * Double(highest) / 1e6, gaps: gaps / 1e6)
+      rent: prices.rent * held / 1e6, firstFaults: prices.fault * Double(highest) / 1e6, gaps: (gaps + waiting) / 1e6)
   }
 }
 

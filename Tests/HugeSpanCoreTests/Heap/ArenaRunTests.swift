@@ -15,7 +15,8 @@ private final class MapOnly {
     arena = Arena(
       range: AddressRange(start: start, byteCount: blocks << 21), committedBlocks: blocks, totalBlocks: blocks,
       freeWords: words, residentWords: words + (blocks + 63) / 64, sharedWords: words + 2 * ((blocks + 63) / 64),
-      denseWords: words + 3 * ((blocks + 63) / 64), entries: UnsafeMutableRawPointer(words), userData: nil, accounts: nil, metadata: UnsafeMutableRawPointer(words),
+      denseWords: words + 3 * ((blocks + 63) / 64), entries: UnsafeMutableRawPointer(words), userData: nil,
+      accounts: nil, metadata: UnsafeMutableRawPointer(words),
       metadataBytes: 0, freeBlocks: 0, absentHint: 0)
     for block in 0..<blocks where isFree(block) { arena.markFree(block, resident: isResident(block)) }
   }

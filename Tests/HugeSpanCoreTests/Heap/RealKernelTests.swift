@@ -131,8 +131,9 @@ struct HalfReleasedHugePages {
     await #expect(processExitsWith: .success) {
       try HalfReleased.run(.dontneed) { program in
         _ = program.heap.tick(at: 1, processCPU: 0)
-        for _ in 0..<HalfReleased.blocks {
-          HalfReleased.write(try program.heap.allocate(SpanRequest(pageCount: 256)).span)
+        // Spans that are not worth a fresh hugepage each.
+        for _ in 0..<(2 * HalfReleased.blocks) {
+          HalfReleased.write(try program.heap.allocate(SpanRequest(pageCount: 128)).span)
         }
         program.expect(program.resident == HalfReleased.bytes, "\(program.resident) bytes are resident")
         program.expectNear(program.charge, HalfReleased.bytes * 3 / 2, "charge")

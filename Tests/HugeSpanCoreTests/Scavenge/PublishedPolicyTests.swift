@@ -256,7 +256,8 @@ private struct PacedRule {
       usedAtTick = used
       rule.peak = max(rule.peak, used)
       if let run = rule.lastRun, run.at == observed.now { rule.lastRun!.worked = max(run.worked + dropped, 1e6) }
-      if round > 0 && (rule.usedThen + rule.allocated >= max(rule.usedThen * 2, 1024) || now - rule.began >= rule.period) {
+      let hasGrown = rule.usedThen + rule.allocated >= max(rule.usedThen * 2, 1024)
+      if round > 0 && (hasGrown || now - rule.began >= rule.period) {
         rule.goal = nil
         if let live = rule.live {
           // The goals of the collector are twice what is live, and no less than 4 MiB.

@@ -170,7 +170,7 @@ private func partlyFree(used: Int, broken: Bool = false, released: Int = 0) -> B
       whole.isBroken = false
       for _ in 0..<Int(day / 0.25) { _ = trial.tick(whole, busy: 0.2) }
       // A night with chores.
-      for _ in 0..<Int(night / 0.25) { _ = trial.tick(facts, busy: 0.01) }
+      for _ in 0..<Int(night / 0.25) { _ = trial.tick(facts, busy: 0.002) }
       return try #require(trial.seconds(until: .rebuild, facts, busy: 0.2))
     }
     let first = try morning(after: 0)

@@ -74,7 +74,7 @@ extension WaitLearner {
         rent = end
       }
     }
-    #expect(learner.wait(at: shallow) == 1)
+    #expect(learner.wait(at: shallow) == 2)
   }
 
   @Test func forgetsWhatWasLongAgo() {

@@ -38,8 +38,10 @@ let strategyNotations = StrategyChoice.knownNames.flatMap { choice in
 
   @Test("with any strategy, on any random program", arguments: policyNotations)
   func holds(_ policy: String) throws {
-    for strategy in strategyNotations {
-      for seed in UInt64(1)...6 {
+    // Each policy with a quarter of the strategies, each pair on a program of its own: all of them with all would take minutes.
+    let number = policyNotations.firstIndex(of: policy)!
+    for (index, strategy) in strategyNotations.enumerated() where index % 4 == number % 4 {
+      for seed in [UInt64(number * strategyNotations.count + index + 1)] {
         let program = RandomProgram(seed: seed)
         var need: [(pages: Int, time: UInt64)] = []
         let (run, end) = try program.run(try PolicyChoice(notation: policy), try StrategyChoice(notation: strategy)) {
