@@ -91,6 +91,10 @@ let package = Package(
       name: "hugespan-bench", dependencies: ["Harness", "HugeSpanCore", "OptionTable"],
       path: "Benchmarks/hugespan-bench"),
 
+    .executableTarget(
+      name: "discard-verdicts", dependencies: ["HugeSpanCore", "HugeSpanLab", "OptionTable", "CHugeSpanShims"],
+      path: "Benchmarks/Discard"),
+
     // The Swift example of an allocator on the heap; the others are built against the C library, by Docs/Examples/run.
     .executableTarget(name: "slab-example", dependencies: ["HugeSpan"], path: "Docs/Examples/Slab"),
 
@@ -98,13 +102,14 @@ let package = Package(
     .target(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
     .testTarget(
-      name: "HugeSpanCoreTests", dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels"]),
+      name: "HugeSpanCoreTests",
+      dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels", "discard-verdicts"]),
     .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
     .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"]),
     .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
     .testTarget(name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab", "HugeSpanCore", "CRecordingLog"]),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
-    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat"]),
+    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat", "TestKernels"]),
     .testTarget(
       name: "CommandTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "hugespan-cli"]),
   ]

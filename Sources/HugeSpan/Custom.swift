@@ -32,6 +32,10 @@ public struct ReleasableRange {
     case phantom
     /// The kernel may take it; contents are unspecified until written.
     case lazy
+    /// In memory, with its contents, and next to be swapped out.
+    case cold
+    /// Swapped out; what hugepage there was is no more.
+    case swapped
   }
 
   /// Where it begins: at a page.
@@ -130,6 +134,8 @@ extension ReleaseEffect {
     case .gone: self = .gone
     case .phantom: self = .goneFromWholeFolio
     case .lazy: self = .lazy
+    case .cold: self = .cold
+    case .swapped: self = .swapped
     }
   }
 }

@@ -16,6 +16,10 @@ public typealias HeapOptions = HugeSpanCore.HeapOptions
 public typealias HeapStatistics = HugeSpanCore.HeapStatistics
 /// Why the heap could not do what was asked. See `HugeSpanCore.HeapError`.
 public typealias HeapError = HugeSpanCore.HeapError
+/// What became of discarded contents. See `HugeSpanCore.DiscardVerdict`.
+public typealias DiscardVerdict = HugeSpanCore.DiscardVerdict
+/// What an undone discard found. See `HugeSpanCore.UndoneDiscard`.
+public typealias UndoneDiscard = HugeSpanCore.UndoneDiscard
 /// An error of the kernel's. See `HugeSpanCore.KernelError`.
 public typealias KernelError = HugeSpanCore.KernelError
 /// Hint how long a span will live. See `HugeSpanCore.ExpectedLifetime`.
@@ -26,6 +30,12 @@ public typealias ObjectsPerSpan = HugeSpanCore.ObjectsPerSpan
 public typealias PolicyChoice = HugeSpanCore.PolicyChoice
 /// The seed policy's switches. See `HugeSpanCore.SeedOptions`.
 public typealias SeedOptions = HugeSpanCore.SeedOptions
+/// TCMalloc's release rate and intervals. See `HugeSpanCore.DemandWindowOptions`.
+public typealias DemandWindowOptions = HugeSpanCore.DemandWindowOptions
+/// jemalloc's decay time. See `HugeSpanCore.DecayOptions`.
+public typealias DecayOptions = HugeSpanCore.DecayOptions
+/// The budget of Go's background scavenger. See `HugeSpanCore.PacedOptions`.
+public typealias PacedOptions = HugeSpanCore.PacedOptions
 /// What the priced policy goes by. See `HugeSpanCore.RentOrBuyOptions`.
 public typealias RentOrBuyOptions = HugeSpanCore.RentOrBuyOptions
 /// What the kernel's operations cost. See `HugeSpanCore.CostModel`.
@@ -117,7 +127,8 @@ public final class PageHeap: @unchecked Sendable {
   /// Freeing what is not handed out ends the program with a message that names the address.
   public func free(_ span: PageSpan) { heap.pointee.free(span) }
 
-  /// Extends `span` in place by `pages`, or returns nil (and changes nothing) if the pages behind it are not free.
+  /// Extends `span` in place by `pages`, or returns nil (and changes nothing) if the pages behind it are not free, or its last
+  /// page is discarded.
   public func grow(_ span: PageSpan, by pages: Int) -> PageSpan? { heap.pointee.core.grow(span, by: pages) }
 
   /// Frees all but the first `pages` pages of `span` (at least 1 stays) and returns what is left.
@@ -137,14 +148,48 @@ public final class PageHeap: @unchecked Sendable {
   /// Sets the word of user data. Needs `HeapOptions.userData`, else it ends the program.
   public func setUserData(_ value: UInt, of span: PageSpan) { heap.pointee.core.setUserData(value, of: span.address) }
 
+  /// Gives the contents of `span` up to the kernel: they stay as long as memory is not short. Any range of pages that are all
+  /// handed out and of which none is discarded. The pages stay the caller's, and may be freed, but nobody may read or write
+  /// them until `undoDiscard`. For caches of what can be made again.
+  ///
+  /// - Complexity: O(pages), with system calls: 15 us for a hugepage, 4 us for 16 pages, 150 us more where a hugepage has to be split.
+  /// - Throws: `invalidRequest` if a page is not handed out or discarded already; `sharedWithChild` as long as a forked child
+  ///   maps one of them; `kernel` if it refuses. Nothing has changed then.
+  public func discard(_ span: PageSpan) throws(HeapError) { try heap.pointee.core.discard(span) }
+
+  /// Takes discarded contents back, and says whether they are all there, all lost, or lost in part. Any range of pages that are
+  /// all discarded. What is there stays; what is lost reads as zero, and takes memory when it is written.
+  ///
+  /// - Parameter lostPages: If given, at least a word for each 64 pages; the bit of each page is set if it was lost.
+  /// - Complexity: O(pages): 10 us for a hugepage, 2 us for 16 pages.
+  /// - Throws: `invalidRequest` if a page is not discarded, or `lostPages` is too short; nothing has changed then.
+  public func undoDiscard(
+    _ span: PageSpan, lostPages: UnsafeMutableBufferPointer<UInt64>? = nil
+  ) throws(HeapError) -> UndoneDiscard {
+    if let lostPages, lostPages.count < (span.pageCount + 63) / 64 { throw .invalidRequest }
+    return try heap.pointee.core.undoDiscard(span, lostPages: lostPages?.baseAddress)
+  }
+
   /// Lets the policy decide now. `nanoseconds` is the caller's clock, `processCPU` the CPU time of the process so far.
   /// Either tick, or start the background scavenger.
   @discardableResult
   public func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
-    heap.pointee.core.tick(at: nanoseconds, processCPU: processCPU)
+    var report = heap.pointee.core.tick(at: nanoseconds, processCPU: processCPU)
+    report.nextTickNanoseconds = min(report.nextTickNanoseconds, heap.pointee.watchPressure())
+    return report
   }
 
-  /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are.
+  /// With strategy `deferred`: gives free memory back until others can take twice `reserve` bytes, if they can take less than
+  /// `reserve` now; answers how many bytes went. For headroom that the heap cannot see: a quota, a balloon, another machine's.
+  /// What it can see (memory cgroups, the system's available memory, stalls, `HeapOptions.pressureLimitBytes`) the scavenger's
+  /// thread looks at by itself, and so does `tick`.
+  @discardableResult
+  public func relieve(headroom: Int, reserve: Int) -> Int {
+    heap.pointee.core.relieve(headroom: headroom, reserve: reserve)
+  }
+
+  /// Releases until `byteCount` bytes are uncharged or nothing free is left; answers how many bytes really are, by what was
+  /// resident before and is gone after. Phantom memory goes besides.
   @discardableResult
   public func releaseNow(byteCount: Int) -> Int { heap.pointee.core.releaseNow(byteCount: byteCount) }
 

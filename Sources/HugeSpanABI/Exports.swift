@@ -46,6 +46,7 @@ public func hs_status_name(_ status: hs_status) -> UnsafePointer<CChar> {
   case HS_UNSUPPORTED_PAGES: name = "HS_UNSUPPORTED_PAGES"
   case HS_UNSUPPORTED_STRATEGY: name = "HS_UNSUPPORTED_STRATEGY"
   case HS_KERNEL: name = "HS_KERNEL"
+  case HS_SHARED: name = "HS_SHARED"
   default: name = "unknown status"
   }
   return UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
@@ -63,6 +64,7 @@ private func status(_ error: HeapError, _ heap: HeapPointer?) -> hs_status {
   case .addressNotFree: return HS_NOT_FREE
   case .unsupportedPageSize: return HS_UNSUPPORTED_PAGES
   case .strategyNotSupported: return HS_UNSUPPORTED_STRATEGY
+  case .sharedWithChild: return HS_SHARED
   case .kernel(let error):
     heap?.pointee.note(error)
     return error.code == KernelError.outOfMemory.code ? HS_NO_MEMORY : HS_KERNEL
@@ -88,7 +90,15 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   defaults.memory_price = 400
   defaults.rebuild = true
   defaults.steering = true
+  defaults.free_whole_blocks = true
   defaults.costs = hs_costs(CostModel())
+  let demand = DemandWindowOptions()
+  defaults.release_rate = demand.bytesPerSecond
+  defaults.short_interval_nanoseconds = demand.shortNanoseconds
+  defaults.long_interval_nanoseconds = demand.longNanoseconds
+  defaults.decay_nanoseconds = DecayOptions().decayNanoseconds
+  defaults.cpu_budget_percent = PacedOptions().budgetPercent
+  defaults.goal_period_nanoseconds = PacedOptions().periodNanoseconds
   withUnsafeBytes(of: &defaults) { bytes in
     // A caller with a shorter structure gets what it knows of.
     UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))
@@ -204,13 +214,47 @@ public func hs_set_user_data(_ handle: OpaquePointer, _ address: UnsafeRawPointe
   heap(handle).pointee.core.setUserData(value, of: UInt(bitPattern: address))
 }
 
+// MARK: Discardable spans
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_discard(_ handle: OpaquePointer, _ address: UnsafeMutableRawPointer, _ count: Int) -> hs_status {
+  guard let count = pages(count) else { return HS_INVALID }
+  do throws(HeapError) {
+    try heap(handle).pointee.core.discard(PageSpan(address: UInt(bitPattern: address), pageCount: count))
+    return HS_OK
+  } catch { return status(error, heap(handle)) }
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_undo_discard(
+  _ handle: OpaquePointer, _ address: UnsafeMutableRawPointer, _ count: Int, _ lost: UnsafeMutablePointer<UInt64>?,
+  _ verdict: UnsafeMutablePointer<hs_verdict>
+) -> hs_status {
+  guard let count = pages(count) else { return HS_INVALID }
+  do throws(HeapError) {
+    let undone = try heap(handle).pointee.core.undoDiscard(
+      PageSpan(address: UInt(bitPattern: address), pageCount: count), lostPages: lost)
+    verdict.pointee = hs_verdict(UInt32(undone.verdict.rawValue))
+    return HS_OK
+  } catch { return status(error, heap(handle)) }
+}
+
 // MARK: Scavenging
 
 /// As hugespan.h says.
 @c @implementation
 public func hs_tick(_ handle: OpaquePointer, _ now: UInt64, _ processCPU: UInt64) -> UInt64 {
   let report = heap(handle).pointee.core.tick(at: now, processCPU: processCPU)
-  return report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds
+  let nextLook = heap(handle).pointee.watchPressure()
+  return min(report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds, nextLook)
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_relieve(_ handle: OpaquePointer, _ headroom: Int64, _ reserve: UInt64) -> UInt64 {
+  UInt64(heap(handle).pointee.core.relieve(headroom: Int(headroom), reserve: Int(min(reserve, 1 << 60))))
 }
 
 /// As hugespan.h says.

@@ -63,6 +63,16 @@ public func hs_heap_statistics(
   result.residency_passes = UInt64(now.residencyPasses)
   result.metadata_bytes = UInt64(now.metadataBytes)
   result.collapses = UInt64(now.collapses)
+  result.decommitted_blocks = UInt64(now.decommittedBlocks)
+  result.drains = UInt64(now.drains)
+  result.pages_drained = UInt64(now.pagesDrained)
+  result.discarded_pages = UInt64(now.discardedPages)
+  result.discards = UInt64(now.discards)
+  result.discard_splits = UInt64(now.discardSplits)
+  result.undone_intact = UInt64(now.undoneIntact)
+  result.undone_lost = UInt64(now.undoneLost)
+  result.undone_partly = UInt64(now.undonePartly)
+  result.discarded_pages_lost = UInt64(now.discardedPagesLost)
   return fill(statistics, size: statistics.pointee.size, from: result)
 }
 
@@ -88,4 +98,17 @@ public func hs_residency_pass(_ handle: OpaquePointer, _ residency: UnsafeMutabl
     heap.pointee.note(error)
     return HS_KERNEL
   }
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_heap_pressure(_ handle: OpaquePointer, _ pressure: UnsafeMutablePointer<hs_pressure>) -> hs_status {
+  let record = HeapPointer(handle).pointee.pressureRecord()
+  var result = hs_pressure()
+  result.headroom_bytes = Int64(record.headroom)
+  result.least_headroom_bytes = Int64(record.leastHeadroom)
+  result.looks = UInt64(record.looks)
+  result.look_nanoseconds = record.lookNanoseconds
+  result.longest_reaction_nanoseconds = record.longestReaction
+  return fill(pressure, size: pressure.pointee.size, from: result)
 }

@@ -15,8 +15,9 @@ import CHugeSpan
 /// Every key there is, in the order of messages.
 enum OptionKey: UInt8 {
   case policy, rate, preferBroken, preferLong, discountRefaults
+  case releaseRate, shortInterval, longInterval, decayTime, cpuBudget, goalPeriod
   case memoryPrice, rebuild, steering, costs
-  case strategy, secondStage, softLimit, hardLimit, hugePages, firstArena
+  case strategy, secondStage, freeWhole, pressureLimit, softLimit, hardLimit, hugePages, firstArena
   case scavenger, statistics
 
   var name: StaticString {
@@ -26,12 +27,20 @@ enum OptionKey: UInt8 {
     case .preferBroken: "prefer-broken"
     case .preferLong: "prefer-long"
     case .discountRefaults: "discount-refaults"
+    case .releaseRate: "release-rate"
+    case .shortInterval: "short-interval"
+    case .longInterval: "long-interval"
+    case .decayTime: "decay-time"
+    case .cpuBudget: "cpu-budget"
+    case .goalPeriod: "goal-period"
     case .memoryPrice: "memory-price"
     case .rebuild: "rebuild"
     case .steering: "steering"
     case .costs: "costs"
     case .strategy: "strategy"
     case .secondStage: "second-stage"
+    case .freeWhole: "free-whole"
+    case .pressureLimit: "pressure-limit"
     case .softLimit: "soft-limit"
     case .hardLimit: "hard-limit"
     case .hugePages: "huge-pages"
@@ -44,8 +53,12 @@ enum OptionKey: UInt8 {
   /// What a value of the key looks like.
   var expectation: StaticString {
     switch self {
-    case .policy: "one of never, immediate, gperftools, seed, rent-or-buy"
+    case .policy: "one of never, immediate, gperftools, seed, demand-window, decay, paced, rent-or-buy"
     case .rate: "a number from 0 to 1000000"
+    case .releaseRate: "a size such as 32MiB (a second), or 0"
+    case .shortInterval, .longInterval: "a time up to 10m"
+    case .decayTime, .goalPeriod: "a time such as 500ms, 10s or 2m"
+    case .cpuBudget: "a number above 0 and up to 100 (percent of a processor)"
     case .memoryPrice: "a number from 0 to 1000000000 (CPU-seconds per GiB-hour)"
     case .costs:
       """
@@ -53,11 +66,15 @@ enum OptionKey: UInt8 {
       releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, collapse, cure, \
       taxShare
       """
-    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .hugePages, .scavenger: "on or off"
+    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .scavenger:
+      "on or off"
     case .strategy:
-      "one of keep, dontneed, free, free-then-dontneed, split-dontneed (all but keep also with -whole appended)"
+      """
+      one of keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout, decommit, deferred (all but \
+      keep, decommit and deferred also with -whole appended)
+      """
     case .secondStage: "a time such as 500ms, 10s or 2m"
-    case .softLimit, .hardLimit: "a size such as 512MiB or 4GiB, or 0 for none"
+    case .pressureLimit, .softLimit, .hardLimit: "a size such as 512MiB or 4GiB, or 0 for none"
     case .firstArena: "a size from 2MiB to 64TiB"
     case .statistics: "the name of a file, in which %p stands for the process and %% for %"
     }
@@ -177,6 +194,15 @@ private struct OptionsReader {
     case .preferBroken: return setSwitch(&options.prefer_broken, value)
     case .preferLong: return setSwitch(&options.prefer_long, value)
     case .discountRefaults: return setSwitch(&options.discount_refaults, value)
+    case .releaseRate: return setNumber(&options.release_rate, sizeValue(value))
+    case .shortInterval: return setInterval(&options.short_interval_nanoseconds, value)
+    case .longInterval: return setInterval(&options.long_interval_nanoseconds, value)
+    case .decayTime: return setNumber(&options.decay_nanoseconds, timeValue(value))
+    case .cpuBudget:
+      guard let percent = numberValue(value), percent > 0, percent <= 100 else { return false }
+      options.cpu_budget_percent = percent
+      return true
+    case .goalPeriod: return setNumber(&options.goal_period_nanoseconds, timeValue(value))
     case .memoryPrice:
       guard let price = numberValue(value), price <= 1_000_000_000 else { return false }
       options.memory_price = price
@@ -187,6 +213,8 @@ private struct OptionsReader {
     case .hugePages: return setSwitch(&options.advise_huge_pages, value)
     case .strategy: return setStrategy(value)
     case .secondStage: return setNumber(&options.second_stage_nanoseconds, timeValue(value))
+    case .freeWhole: return setSwitch(&options.free_whole_blocks, value)
+    case .pressureLimit: return setNumber(&options.pressure_limit_bytes, sizeValue(value))
     case .softLimit: return setNumber(&options.soft_limit_bytes, sizeValue(value))
     case .hardLimit: return setNumber(&options.hard_limit_bytes, sizeValue(value))
     case .firstArena:
@@ -214,6 +242,12 @@ private struct OptionsReader {
       options.policy_kind = HS_POLICY_GPERFTOOLS
     } else if spells(value, "seed") {
       options.policy_kind = HS_POLICY_SEED
+    } else if spells(value, "demand-window") {
+      options.policy_kind = HS_POLICY_DEMAND_WINDOW
+    } else if spells(value, "decay") {
+      options.policy_kind = HS_POLICY_DECAY
+    } else if spells(value, "paced") {
+      options.policy_kind = HS_POLICY_PACED
     } else if spells(value, "rent-or-buy") {
       options.policy_kind = HS_POLICY_RENT_OR_BUY
     } else {
@@ -236,6 +270,14 @@ private struct OptionsReader {
       options.strategy_kind = HS_STRATEGY_FREE_THEN_DONTNEED
     } else if spells(name, "split-dontneed") {
       options.strategy_kind = HS_STRATEGY_SPLIT_DONTNEED
+    } else if spells(name, "cold") {
+      options.strategy_kind = HS_STRATEGY_COLD
+    } else if spells(name, "pageout") {
+      options.strategy_kind = HS_STRATEGY_PAGEOUT
+    } else if spells(name, "decommit") && !isWhole {
+      options.strategy_kind = HS_STRATEGY_DECOMMIT
+    } else if spells(name, "deferred") && !isWhole {
+      options.strategy_kind = HS_STRATEGY_DEFERRED
     } else {
       return false
     }
@@ -273,6 +315,12 @@ private struct OptionsReader {
   private func setSwitch(_ field: inout Bool, _ value: Word) -> Bool {
     guard let isOn = switchValue(value) else { return false }
     field = isOn
+    return true
+  }
+
+  private func setInterval(_ field: inout UInt64, _ value: Word) -> Bool {
+    guard let time = timeValue(value), time <= DemandWindowOptions.longestNanoseconds else { return false }
+    field = time
     return true
   }
 

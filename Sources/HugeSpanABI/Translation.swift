@@ -33,6 +33,24 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
     seed.preferLong = given.prefer_long
     seed.discountRefaults = given.discount_refaults
     options.policy = .seed(seed)
+  case HS_POLICY_DEMAND_WINDOW:
+    var demand = DemandWindowOptions()
+    let longest = DemandWindowOptions.longestNanoseconds
+    guard given.short_interval_nanoseconds <= longest, given.long_interval_nanoseconds <= longest else { return nil }
+    demand.bytesPerSecond = given.release_rate
+    demand.shortNanoseconds = given.short_interval_nanoseconds
+    demand.longNanoseconds = given.long_interval_nanoseconds
+    options.policy = .demandWindow(demand)
+  case HS_POLICY_DECAY:
+    var decay = DecayOptions()
+    decay.decayNanoseconds = given.decay_nanoseconds
+    options.policy = .decay(decay)
+  case HS_POLICY_PACED:
+    guard given.cpu_budget_percent > 0, given.cpu_budget_percent <= 100 else { return nil }
+    var paced = PacedOptions()
+    paced.budgetPercent = given.cpu_budget_percent
+    paced.periodNanoseconds = given.goal_period_nanoseconds
+    options.policy = .paced(paced)
   case HS_POLICY_RENT_OR_BUY:
     guard given.memory_price.isFinite, given.memory_price >= 0 else { return nil }
     var choice = RentOrBuyOptions()
@@ -60,6 +78,10 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   case HS_STRATEGY_FREE: kind = .free
   case HS_STRATEGY_FREE_THEN_DONTNEED: kind = .freeThenDontneed
   case HS_STRATEGY_SPLIT_DONTNEED: kind = .splitDontneed
+  case HS_STRATEGY_COLD: kind = .cold
+  case HS_STRATEGY_PAGEOUT: kind = .pageout
+  case HS_STRATEGY_DECOMMIT: kind = .decommit
+  case HS_STRATEGY_DEFERRED: kind = .deferred
   case HS_STRATEGY_CUSTOM:
     guard let table = given.strategy else { return nil }
     kind = .dontneed
@@ -69,6 +91,9 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   }
   options.strategy = StrategyChoice(kind, wholeBlocksOnly: given.whole_blocks_only)
   options.strategy.secondStageNanoseconds = given.second_stage_nanoseconds
+  options.strategy.freesWholeBlocks = given.free_whole_blocks
+  guard let pressure = Int(exactly: given.pressure_limit_bytes) else { return nil }
+  options.pressureLimitBytes = pressure == 0 ? nil : pressure
   return options
 }
 
@@ -133,7 +158,8 @@ private func planByTable(
   var translated = hs_scavenge_input(
     now: given.now, elapsed: given.elapsed, process_cpu: given.processCPU, freed_pages: UInt64(given.freedPages),
     refaulted_pages: UInt64(given.refaultedPages), releasable_pages: UInt64(given.releasablePages),
-    used_pages: UInt64(given.usedPages), phantom_pages: UInt64(given.phantomPages))
+    used_pages: UInt64(given.usedPages), phantom_pages: UInt64(given.phantomPages),
+    release_nanoseconds: given.releaseNanoseconds)
   var answer = hs_scavenge_plan()
   answer.next_tick = 1_000_000_000
   table.plan(table.context, &translated, &answer)
@@ -176,7 +202,7 @@ private func releaseByTable(_ context: UnsafeMutableRawPointer?, _ pointer: Unsa
   }
   for index in 0..<batch.count {
     batch.known[index].effect =
-      ReleaseEffect(rawValue: UInt8(truncatingIfNeeded: ranges[index].effect.rawValue)) ?? .postponed
+      ReleaseEffect(embedder: UInt8(truncatingIfNeeded: ranges[index].effect.rawValue))
   }
   return calls
 }

@@ -44,7 +44,8 @@ public func hs_adapter_create(_ configuration: UnsafePointer<CChar>?) -> Bool {
     case .unsupportedPageSize: say("pages are not 4 KiB, or hugepages not 2 MiB, on this machine")
     case .strategyNotSupported: say("this kernel lacks what the strategy needs; choose another in HUGESPAN_CONF")
     case .kernel: say("the kernel gives no memory for the heap's tables")
-    case .limitExceeded, .addressNotFree, .invalidRequest: say("the heap cannot be made with these settings")
+    case .limitExceeded, .addressNotFree, .invalidRequest, .sharedWithChild:
+      say("the heap cannot be made with these settings")
     }
     return false
   }

@@ -33,7 +33,7 @@ let compareCommand = Command(
   ],
   operands: [Operand("TRACE", help: "Traces made by 'hugespan record' or 'hugespan generate'", arity: .any)],
   examples: [
-    Example("hugespan compare", "All bundled traces, five policies, three strategies, two minutes"),
+    Example("hugespan compare", "All bundled traces, eight policies, three strategies, two minutes"),
     Example(
       "hugespan compare service.hstrace --policy gperftools --policy gperftools:rate=10 --strategy dontneed",
       "Two settings on a trace of one's own"),

@@ -31,6 +31,14 @@ let runOptions: [Option] = [
     .text("PRICE", check: { memoryPrice($0) == nil ? "'\($0)' is not a number of CPU-seconds in 0...1e9" : nil }),
     help: "What memory is worth, in CPU-seconds per GiB-hour: for costs, and for rent-or-buy unless it has its own",
     defaultText: "400"),
+  Option(
+    "tax-weight",
+    .text("WEIGHT", check: { number($0, in: 0...100) == nil ? "'\($0)' is not a number in 0...100" : nil }),
+    help: "How much TLB misses count in costs; they are reckoned, not measured", defaultText: "1"),
+  Option(
+    "lazy-weight",
+    .text("WEIGHT", check: { number($0, in: 0...1) == nil ? "'\($0)' is not a number in 0...1" : nil }),
+    help: "How much lazily freed memory counts in costs: charged, and to be had for the asking", defaultText: "1"),
   costModelOption,
   Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
   Option("hard-limit", .size(), help: "Fail the run when the heap would grow beyond this many resident bytes"),
@@ -43,11 +51,14 @@ private func speed(_ text: String) -> Double?? {
   return .some(number)
 }
 
-/// The value of `--memory-price`.
-private func memoryPrice(_ text: String) -> Double? {
-  guard let number = Double(text), (0...1e9).contains(number) else { return nil }
+/// A number within bounds, or nil.
+private func number(_ text: String, in bounds: ClosedRange<Double>) -> Double? {
+  guard let number = Double(text), bounds.contains(number) else { return nil }
   return number
 }
+
+/// The value of `--memory-price`.
+private func memoryPrice(_ text: String) -> Double? { number(text, in: 0...1e9) }
 
 /// A policy as it is written, at the command's memory price unless it names one, and by the command's cost model.
 func policy(_ notation: String, _ invocation: Invocation) throws -> PolicyChoice {
@@ -69,6 +80,8 @@ func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
   if let period = invocation.nanoseconds("residency-every") { options.residencyEvery = period == 0 ? nil : period }
   if let samples = invocation.count("samples") { options.samples = samples }
   if let price = invocation.text("memory-price").flatMap(memoryPrice) { options.memoryPrice = price }
+  if let weight = invocation.text("tax-weight").flatMap(Double.init) { options.weights.tax = weight }
+  if let weight = invocation.text("lazy-weight").flatMap(Double.init) { options.weights.lazy = weight }
   options.heap.softLimitBytes = invocation.bytes("soft-limit")
   options.heap.hardLimitBytes = invocation.bytes("hard-limit")
   return options
@@ -203,5 +216,6 @@ private func describe(_ error: HeapError) -> String {
   case .addressNotFree: "an address was not free"
   case .invalidRequest: "an allocation makes no sense"
   case .strategyNotSupported: "this kernel lacks what the strategy needs"
+  case .sharedWithChild: "a forked child shares the memory"
   }
 }

@@ -137,6 +137,13 @@ extension PolicyChoice {
     switch self {
     case .never, .immediate: return "policy:\(notation)"
     case .gperftools(let rate): return "policy:gperftools,rate:\(rate)"
+    case .demandWindow(let options):
+      return
+        "policy:demand-window,release-rate:\(options.bytesPerSecond),short-interval:\(options.shortNanoseconds)ns,"
+        + "long-interval:\(options.longNanoseconds)ns"
+    case .decay(let options): return "policy:decay,decay-time:\(options.decayNanoseconds)ns"
+    case .paced(let options):
+      return "policy:paced,cpu-budget:\(options.budgetPercent),goal-period:\(options.periodNanoseconds)ns"
     case .rentOrBuy(let options):
       return
         "policy:rent-or-buy,memory-price:\(options.memoryPrice),rebuild:\(word(options.rebuild)),"

@@ -180,6 +180,56 @@ static void statistics_add_up(void) {
   hs_heap_destroy(heap);
 }
 
+/* Free memory stays until others need it, and then goes; a strategy that releases by itself keeps out of it. */
+static void deferred_memory_goes_under_pressure(hs_strategy_kind strategy) {
+  hs_options options;
+  hs_options_init(&options, sizeof options);
+  options.strategy_kind = strategy;
+  options.policy_kind = HS_POLICY_NEVER;
+  hs_heap *heap;
+  CHECK(hs_heap_create(&options, &heap) == HS_OK);
+  hs_span span;
+  CHECK(hs_allocate(heap, 2048, &span) == HS_OK);
+  memset(span.address, 1, span.pages * 4096);
+  hs_free(heap, span.address, span.pages);
+  uint64_t expected = strategy == HS_STRATEGY_DEFERRED ? 8u << 20 : 0;
+  CHECK(hs_relieve(heap, 100, 50) == 0);
+  CHECK(hs_relieve(heap, -1, 1u << 30) == expected);
+  hs_statistics statistics;
+  statistics.size = sizeof statistics;
+  CHECK(hs_heap_statistics(heap, &statistics) == HS_OK);
+  CHECK(statistics.pages_drained == expected / 4096 && statistics.drains == (expected > 0));
+  uint64_t next = hs_tick(heap, 1000000000, 0);
+  CHECK(next >= 1000000 && (expected == 0 || next <= 100000000));
+  hs_pressure pressure;
+  pressure.size = sizeof pressure;
+  CHECK(hs_heap_pressure(heap, &pressure) == HS_OK && pressure.looks == (expected > 0));
+  hs_heap_destroy(heap);
+}
+
+/* What the kernel takes of discarded memory is lost, the rest is what it was, zeros included. */
+static void discarded_memory_comes_back(void) {
+  hs_heap *heap;
+  CHECK(hs_heap_create(NULL, &heap) == HS_OK);
+  for (size_t pages = 16; pages <= 1024; pages *= 8) {
+    hs_span span;
+    uint64_t lost[16];
+    hs_verdict verdict = HS_LOST;
+    CHECK(hs_allocate(heap, pages, &span) == HS_OK);
+    char *address = (char *)span.address;
+    memset(address, 5, pages * 4096);
+    memset(address + 4096, 0, 4096);
+    CHECK(hs_discard(heap, address, pages) == HS_OK && hs_discard(heap, address, pages) == HS_INVALID);
+    CHECK(hs_undo_discard(heap, address, pages, lost, &verdict) == HS_OK && verdict == HS_INTACT && lost[0] == 0);
+    for (size_t i = 0; i < pages * 4096; i++) CHECK(address[i] == (i / 4096 == 1 ? 0 : 5));
+    CHECK(hs_discard(heap, address, pages) == HS_OK && madvise(address + 3 * 4096, 4096, MADV_DONTNEED) == 0);
+    CHECK(hs_undo_discard(heap, address, pages, lost, &verdict) == HS_OK && verdict == HS_PARTLY_LOST && lost[0] == 8);
+    CHECK(address[3 * 4096] == 0 && address[4 * 4096] == 5 && address[4096] == 0);
+    hs_free(heap, address, pages);
+  }
+  hs_heap_destroy(heap);
+}
+
 static void free_elsewhere(void *context, void *address, size_t bytes) {
   CHECK(bytes == 1u << 20);
   free(address);
@@ -252,6 +302,9 @@ int main(void) {
   own_policy_and_strategy();
   limits_count_pageblocks();
   statistics_add_up();
+  deferred_memory_goes_under_pressure(HS_STRATEGY_DEFERRED);
+  deferred_memory_goes_under_pressure(HS_STRATEGY_SPLIT_DONTNEED);
+  discarded_memory_comes_back();
   arenas();
 
   CHECK(hs_fork_register() && hs_fork_register());

@@ -46,7 +46,7 @@ struct CompareCommandTests {
     let outcome = try hugespan("compare", trace, "--budget", "1ms", "--json", "-")
     #expect(outcome.status == 0)
     let comparison = try JSONDecoder().decode(Comparison.self, from: Data(outcome.output.utf8))
-    #expect(comparison.runs.isEmpty && comparison.leftOut.count == 13)
+    #expect(comparison.runs.isEmpty && comparison.leftOut.count == 22)
     #expect(outcome.errors.contains("left out: small seed/free: about "))
   }
 

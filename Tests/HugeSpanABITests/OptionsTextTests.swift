@@ -39,11 +39,20 @@ private func parse(_ text: String, withProcess: Bool = true) -> Outcome {
 
 /// A key with values that it takes and values that it does not.
 private let samples: [(key: String, good: [String], bad: [String])] = [
-  ("policy", ["never", "immediate", "gperftools", "seed", "rent-or-buy"], ["", "Seed", "seed:rate=5", "none"]),
+  (
+    "policy", ["never", "immediate", "gperftools", "seed", "demand-window", "decay", "paced", "rent-or-buy"],
+    ["", "Seed", "seed:rate=5", "none"]
+  ),
   ("rate", ["0", "1", "0.5", "1000000", "1.25"], ["", "-1", "1e3", "1000001", "fast", "1s", ".", "1.2.3"]),
   ("prefer-broken", ["on", "off"], ["", "true", "1", "ON"]),
   ("prefer-long", ["on", "off"], ["yes"]),
   ("discount-refaults", ["on", "off"], ["no"]),
+  ("release-rate", ["0", "32MiB", "4096", "1TB"], ["", "-1", "32MiB/s", "fast"]),
+  ("short-interval", ["0", "60s", "10m", "500ms"], ["", "60", "11m", "601s"]),
+  ("long-interval", ["0", "300s", "600s"], ["", "1h", "s"]),
+  ("decay-time", ["0", "10s", "1h", "9ns"], ["", "10", "soon"]),
+  ("cpu-budget", ["1", "0.01", "100"], ["", "0", "101", "1%", "-1"]),
+  ("goal-period", ["120s", "2m", "0"], ["", "2"]),
   ("memory-price", ["0", "400", "0.5", "1000000000"], ["", "-1", "1000000001", "cheap"]),
   ("rebuild", ["on", "off"], ["maybe"]),
   ("steering", ["on", "off"], [""]),
@@ -58,10 +67,13 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
     "strategy",
     [
       "keep", "dontneed", "free", "free-then-dontneed", "split-dontneed", "dontneed-whole", "free-whole",
-      "free-then-dontneed-whole", "split-dontneed-whole",
-    ], ["", "-whole", "keep-whole", "dontneed-whole-whole", "split"]
+      "free-then-dontneed-whole", "split-dontneed-whole", "cold", "pageout", "cold-whole", "pageout-whole", "decommit",
+      "deferred",
+    ], ["", "-whole", "keep-whole", "decommit-whole", "deferred-whole", "dontneed-whole-whole", "split"]
   ),
   ("second-stage", ["10s", "0", "500ms", "2m", "1h", "7us", "9ns"], ["", "10", "s", "10 s", "99999999999999999h"]),
+  ("free-whole", ["on", "off"], ["yes"]),
+  ("pressure-limit", ["0", "600MiB"], ["some"]),
   (
     "soft-limit", ["0", "4096", "512MiB", "1.5G", "2TB", "1B", "3K", "4kB"], ["", "-1", "1.5", "G", "10Q", "99999999T"]
   ),
@@ -111,6 +123,31 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
     #expect(hs_heap_create(&options, &heap) == HS_OK)
     if let heap { hs_heap_destroy(heap) }
     options.memory_price = -1
+    #expect(hs_heap_create(&options, &heap) == HS_INVALID)
+  }
+
+  @Test func policiesOfOthersHaveTheirDefaultsAndTheirSettings() {
+    let defaults = parse("policy:decay").options
+    #expect(defaults.policy_kind == HS_POLICY_DECAY && defaults.decay_nanoseconds == 10_000_000_000)
+    #expect(defaults.release_rate == 32 << 20 && defaults.short_interval_nanoseconds == 60_000_000_000)
+    #expect(defaults.long_interval_nanoseconds == 300_000_000_000)
+    #expect(defaults.cpu_budget_percent == 1 && defaults.goal_period_nanoseconds == 120_000_000_000)
+    let given = parse(
+      "policy:paced,decay-time:1s,release-rate:1MiB,short-interval:2s,long-interval:3s,cpu-budget:4,goal-period:5s")
+    #expect(given.options.policy_kind == HS_POLICY_PACED && given.options.decay_nanoseconds == 1_000_000_000)
+    #expect(given.options.release_rate == 1 << 20 && given.options.short_interval_nanoseconds == 2_000_000_000)
+    #expect(given.options.long_interval_nanoseconds == 3_000_000_000)
+    #expect(given.options.cpu_budget_percent == 4 && given.options.goal_period_nanoseconds == 5_000_000_000)
+    // What the text refuses, the options refuse too.
+    var heap: OpaquePointer?
+    var options = given.options
+    options.cpu_budget_percent = 0
+    #expect(hs_heap_create(&options, &heap) == HS_INVALID)
+    options.cpu_budget_percent = .nan
+    #expect(hs_heap_create(&options, &heap) == HS_INVALID)
+    options = given.options
+    options.policy_kind = HS_POLICY_DEMAND_WINDOW
+    options.long_interval_nanoseconds = 600_000_000_001
     #expect(hs_heap_create(&options, &heap) == HS_INVALID)
   }
 

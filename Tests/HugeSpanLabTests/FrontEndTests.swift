@@ -11,7 +11,7 @@ private func makeFrontEnd(_ events: [TraceEvent], touch: TouchMode = .none) thro
   options.strategy = StrategyChoice(.keep)
   return FrontEnd(
     heap: try PageHeapCore(kernel: LinuxKernel(), options: options), program: try TraceProgram(traceFile(events)),
-    touch: touch)
+    touch: touch, logsPlacement: true)
 }
 
 private func slots(_ count: Int) -> [TraceEvent] { (0..<count).map { allocation($0, 64) } }
@@ -47,6 +47,9 @@ struct FrontEndTests {
     for slot in live.keys { frontEnd.free(slot: slot) }
     #expect(frontEnd.heap.statistics().usedPages == 0, "seed \(seed)")
     #expect(frontEnd.meter.usedPages == 0)
+    let (demand, isLogged) = (frontEnd.demand, frontEnd.placement.isComplete)
+    let balance = frontEnd.placement.balance()
+    #expect(demand == Demand() && isLogged && balance == [:], "seed \(seed)")
     #expect(frontEnd.counters.spansCarved == frontEnd.counters.spansReturned)
   }
 
@@ -54,6 +57,10 @@ struct FrontEndTests {
     _ frontEnd: borrowing FrontEnd<LinuxKernel>, _ live: [Int: (bytes: Int, alignment: Int)], _ what: String
   ) {
     #expect(frontEnd.heap.statistics().usedPages == frontEnd.meter.usedPages, "\(what)")
+    let demand = frontEnd.demand
+    let bytes = frontEnd.touch == .none ? 0 : live.values.reduce(0) { $0 + $1.bytes }
+    #expect(demand.touchedBytes == bytes, "\(what)")
+    #expect(demand.touchedPages <= frontEnd.meter.usedPages && demand.packedPages <= demand.touchedPages, "\(what)")
     var ranges: [(start: UInt, end: UInt)] = []
     for (slot, object) in live {
       let entry = frontEnd.objects[slot]

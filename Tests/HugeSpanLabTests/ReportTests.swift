@@ -102,6 +102,7 @@ struct ReportTests {
       "phantomBytes", "coverage", "overhead", "releasedPages", "refaultedPages", "releaseCalls", "splits", "collapses",
       "faults", "heapCPUSeconds", "releaseCPUSeconds", "faultCPUSeconds", "longestStallSeconds", "modelledCPUSeconds",
       "taxCPUSeconds", "cost", "excessCost", "bound", "reference",
+      "objectBound", "costToBound", "taxWeight", "lazyWeight", "memoryPrice", "swappedBytes",
     ] { #expect(run[name] != nil, "\(name)") }
     #expect(run["chargedBytes"] is NSNull && run["cost"] is NSNull)
     #expect((run["usedBytes"] as? [String: Double])?["peak"] == 2_097_152)
@@ -115,13 +116,13 @@ struct GridTests {
   @Test("never is one row; the first runs show every policy and strategy, for every trace")
   func order() {
     let runs = Grid.runs(traces: ["x", "y"], policies: Grid.defaultPolicies, strategies: Grid.defaultStrategies)
-    #expect(runs.count == 2 * 13)
+    #expect(runs.count == 2 * 22)
     #expect(runs.filter { $0.policy == "never" }.map(\.strategy) == ["keep", "keep"])
-    let first = runs.prefix(14)
+    let first = runs.prefix(2 * 8)
     #expect(Set(first.map(\.policy)) == Set(Grid.defaultPolicies))
     #expect(Set(first.map(\.strategy)).isSuperset(of: Grid.defaultStrategies))
-    #expect(first.filter { $0.trace == "x" }.count == 7)
-    #expect(Set(runs.map { "\($0.trace) \($0.row)" }).count == 26)
+    #expect(first.filter { $0.trace == "x" }.count == 8)
+    #expect(Set(runs.map { "\($0.trace) \($0.row)" }).count == 44)
   }
 
   @Test("expected times follow what runs took")

@@ -113,7 +113,10 @@ struct SpanReplayTests {
         try frontEnd.perform(program.steps[index])
         index += 1
       }
+      let needed = frontEnd.demand.touchedPages
       if isJoined { continue }
+      // Every page of every span is touched, or none.
+      try #require(needed == (seed == 1 ? spans.used[number] : 0), "seed \(seed), event \(number), \(event.body)")
       let used = frontEnd.heap.statistics().usedPages
       try #require(
         used == spans.used[number] && used == frontEnd.meter.usedPages, "seed \(seed), event \(number), \(event.body)")

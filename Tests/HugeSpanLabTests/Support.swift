@@ -50,3 +50,25 @@ final class TemporaryFolder {
     try text.write(to: url, atomically: false, encoding: .utf8)
   }
 }
+
+extension PlacementLog {
+  /// What the log leaves in use, by page: taken one time more than given back, or touched one time more.
+  borrowing func balance() -> [UInt: Int] {
+    var pages: [UInt: Int] = [:]
+    var touched: [UInt: Int] = [:]
+    for index in 0..<count {
+      let record = self[index]
+      if record.kind == .busy { continue }
+      let sign = record.kind == .take || record.kind == .touch ? 1 : -1
+      for page in record.page..<(record.page + UInt(record.count)) {
+        if record.kind == .take || record.kind == .give {
+          pages[page, default: 0] += sign
+        } else {
+          touched[page / 512, default: 0] += sign
+        }
+      }
+    }
+    for (block, count) in touched { pages[block * 512, default: 0] += count }
+    return pages.filter { $0.value != 0 }
+  }
+}

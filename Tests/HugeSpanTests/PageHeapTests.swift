@@ -112,6 +112,9 @@ import Testing
     prices.costs = CostModel()
     let (tick, residency) = try settings(.rentOrBuy(prices), .dontneed, lifetime: .short, objects: .many)
     #expect(tick.nextTickNanoseconds > 0 && residency.usedPages == 3)
+    #expect(try settings(.demandWindow(DemandWindowOptions()), .keep, lifetime: .long, objects: .few).1.usedPages == 3)
+    #expect(try settings(.decay(DecayOptions()), .keep, lifetime: .long, objects: .few).1.usedPages == 3)
+    #expect(try settings(.paced(PacedOptions()), .keep, lifetime: .long, objects: .few).1.usedPages == 3)
     #expect(try settings(.seed(SeedOptions()), .keep, lifetime: .long, objects: .few).1.usedPages == 3)
   }
 

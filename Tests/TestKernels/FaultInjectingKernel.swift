@@ -81,6 +81,10 @@ package struct FaultInjectingKernel<Base: Kernel>: Kernel {
     base.zero(range)
   }
 
+  package func word(at address: UInt) -> UInt64 { base.word(at: address) }
+  package func setWord(_ value: UInt64, at address: UInt) { base.setWord(value, at: address) }
+  package func pin(at address: UInt) -> UInt64 { base.pin(at: address) }
+
   package func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer {
     if let error = faults.begin(.mapMetadata, [AddressRange(start: 0, byteCount: byteCount)]).error { throw error }
     let pointer = try base.mapMetadata(byteCount: byteCount)

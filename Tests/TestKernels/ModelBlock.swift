@@ -21,12 +21,17 @@ struct ModelBlock {
   private(set) var pages = [Page](repeating: .absent, count: pageCount)
   /// Written since it is there, so that it is not zero.
   private var isWritten = [Bool](repeating: false, count: pageCount)
+  /// The first word of each page, as far as anybody wrote it, and how often the page lost what was in it.
+  private(set) var words = [UInt64](repeating: 0, count: pageCount)
+  private(set) var drops = [Int](repeating: 0, count: pageCount)
   /// Given back lazily: still there, the kernel may take it.
   private(set) var isLazy = [Bool](repeating: false, count: pageCount)
   /// Handed out to somebody: releasing it is a violation.
   var isUsed = [Bool](repeating: false, count: pageCount)
   /// A child maps the page too.
   private(set) var isShared = [Bool](repeating: false, count: pageCount)
+  /// In swap, with its contents; `pages` has it as absent.
+  private(set) var isSwapped = [Bool](repeating: false, count: pageCount)
   /// One PMD entry maps the hugepage.
   private(set) var isMappedHuge = false
   private(set) var hasPageTable = false
@@ -41,10 +46,13 @@ struct ModelBlock {
 
   private mutating func set(_ page: Int, to state: Page, lazy: Bool = false) {
     if pages[page] != .absent { presentPages -= 1 }
+    if pages[page] != .absent && state == .absent { drops[page] += 1 }
     if pages[page] == .folio { folioPages -= 1 }
     if isLazy[page] { lazyPages -= 1 }
     pages[page] = state
+    isSwapped[page] = false
     if state == .absent {
+      words[page] = 0
       isWritten[page] = false
       isShared[page] = false
     }
@@ -58,9 +66,9 @@ struct ModelBlock {
     for page in 0..<Self.pageCount { set(page, to: state, lazy: lazy) }
   }
 
-  /// Writes to `range`. `givesHugePages` says whether an empty block becomes huge.
-  mutating func touch(_ range: Range<Int>, givesHugePages: Bool) {
-    defer { for page in range { isWritten[page] = true } }
+  /// Writes to `range`, or dirties it without changing it. `givesHugePages` says whether an empty block becomes huge.
+  mutating func touch(_ range: Range<Int>, givesHugePages: Bool, changes: Bool = true) {
+    defer { if changes { for page in range { isWritten[page] = true } } }
     if isMappedHuge && isShared[0] {
       isMappedHuge = false
       hasPageTable = true
@@ -88,7 +96,15 @@ struct ModelBlock {
   private var isFolioShared: Bool { (0..<Self.pageCount).contains { pages[$0] == .folio && isShared[$0] } }
 
   /// The kernel, or the heap, wrote zeros.
-  mutating func clearWritten(_ range: Range<Int>) { for page in range { isWritten[page] = false } }
+  mutating func clearWritten(_ range: Range<Int>) {
+    for page in range {
+      isWritten[page] = false
+      words[page] = 0
+    }
+  }
+
+  /// The first word of a page that has been touched.
+  mutating func setWord(_ word: UInt64, of page: Int) { words[page] = word }
 
   func readsAsZero(_ range: Range<Int>) -> Bool { range.allSatisfy { !isWritten[$0] } }
 
@@ -125,15 +141,23 @@ struct ModelBlock {
     }
   }
 
-  /// Paging out takes what was lazily freed, and moves nothing else out: there is no swap.
-  mutating func pageOut(_ range: Range<Int>) {
+  /// Paging out takes what was lazily freed, and moves the rest to swap if there is any. It splits hugepages in any case.
+  mutating func pageOut(_ range: Range<Int>, hasSwap: Bool) {
     if isMappedHuge && range.count == Self.pageCount && !isFolioShared && lazyPages > 0 {
       dontneed(range)
       return
     }
     if isMappedHuge && !isFolioShared { split() }
     cool(range)
-    for page in range where isLazy[page] && !isShared[page] { set(page, to: .absent) }
+    for page in range where pages[page] != .absent && !isShared[page] {
+      let isKept = !isLazy[page]
+      if isKept && !hasSwap { continue }
+      set(page, to: .absent)
+      if isKept {
+        isSwapped[page] = true
+        isWritten[page] = true
+      }
+    }
   }
 
   /// The hugepage becomes base pages; what nothing maps or nobody wrote is freed.
@@ -155,13 +179,13 @@ struct ModelBlock {
     return true
   }
 
-  /// The kernel takes what it was given lazily.
-  mutating func reclaimLazy() {
+  /// The kernel takes what it was given lazily: of a hugepage all, else what is in `range`.
+  mutating func reclaimLazy(_ range: Range<Int> = 0..<pageCount) {
     guard lazyPages > 0 else { return }
     if isMappedHuge {
       dontneed(0..<Self.pageCount)
     } else {
-      for page in 0..<Self.pageCount where isLazy[page] { set(page, to: .absent) }
+      for page in range where isLazy[page] { set(page, to: .absent) }
     }
   }
 }

@@ -1,7 +1,8 @@
 // A kernel without memory, for tests that want to know everything.
 //
 // Addresses are fictional, so a heap of terabytes costs nothing and every run has the same addresses; only tables
-// (metadata) are real. The model knows of memory what it is told: `touch` stands for the program's writes. It follows the
+// (metadata) are real. The model knows of memory what it is told: `touch` stands for the program's writes, and of contents it
+// keeps the first word of each page. It follows the
 // rules of ModelBlock and it is strict: advice outside of what is committed, a release of pages that somebody uses, a
 // reservation given back in pieces, are written down as violations, and a test expects none.
 
@@ -13,14 +14,16 @@ package struct ModelKernel: Kernel {
   package var capabilities: KernelCapabilities
   private let shared: Locked<State>
 
-  /// - Parameter givesHugePages: Whether advised memory gets hugepages by a fault; false is THP set to never.
+  /// - Parameters:
+  ///   - givesHugePages: Whether advised memory gets hugepages by a fault; false is THP set to never.
+  ///   - hasSwap: Whether what is paged out has somewhere to go.
   package init(
     geometry: PageGeometry = PageGeometry(pageBytes: 4096, hugePageBytes: 1 << 21),
-    capabilities: KernelCapabilities = .all, givesHugePages: Bool = true
+    capabilities: KernelCapabilities = .all, givesHugePages: Bool = true, hasSwap: Bool = false
   ) {
     self.geometry = geometry
     self.capabilities = capabilities
-    shared = Locked(State(givesHugePages: givesHugePages))
+    shared = Locked(State(givesHugePages: givesHugePages, hasSwap: hasSwap))
   }
 
   private func locked<Result>(_ body: (inout State) -> Result) -> Result { shared.withLock(body) }
@@ -42,8 +45,11 @@ package struct ModelKernel: Kernel {
   package func advise(_ advice: Advice, _ ranges: UnsafeBufferPointer<AddressRange>) -> AdviseOutcome {
     let list = Array(ranges)
     let (completed, error) = locked { $0.advise(advice, list) }
+    let pages = list.prefix(completed).reduce(0) { $0 + $1.byteCount >> 12 }
+    let time = UInt64(pages) * locked { $0.nanosecondsPerPage }
     return AdviseOutcome(
-      completedRanges: completed, error: error, calls: list.isEmpty ? 0 : 1, nanoseconds: 0, longestNanoseconds: 0)
+      completedRanges: completed, error: error, calls: list.isEmpty ? 0 : 1, nanoseconds: time,
+      longestNanoseconds: time)
   }
 
   package func residency(
@@ -73,6 +79,22 @@ package struct ModelKernel: Kernel {
       state.counts[.zero, default: 0] += 1
       state.touch(range)
       state.forEachBlock(of: range) { block, pages in block.clearWritten(pages) }
+    }
+  }
+
+  package func word(at address: UInt) -> UInt64 { locked { $0.word(at: address) { $0.words[$1] } } }
+
+  package func setWord(_ value: UInt64, at address: UInt) {
+    locked { state in
+      state.touch(AddressRange(start: address, byteCount: 4096))
+      state.word(at: address) { $0.setWord(value, of: $1) }
+    }
+  }
+
+  package func pin(at address: UInt) -> UInt64 {
+    locked { state in
+      state.touch(AddressRange(start: address, byteCount: 4096), changes: false)
+      return state.word(at: address) { $0.words[$1] }
     }
   }
 
@@ -112,6 +134,11 @@ package struct ModelKernel: Kernel {
   /// Memory gets short: everything lazily freed goes.
   package func reclaimLazy() { locked { state in for key in state.blocks.keys { state.blocks[key]!.reclaimLazy() } } }
 
+  /// The kernel takes what is lazily free of `range`; of a hugepage all or nothing.
+  package func reclaimLazy(_ range: AddressRange) {
+    locked { state in state.forEachBlock(of: range) { block, pages in block.reclaimLazy(pages) } }
+  }
+
   /// A child is forked, and shares all that is in memory until it goes, or until one of both writes.
   package func fork() { locked { state in for key in state.blocks.keys { state.blocks[key]!.fork() } } }
   /// The children go.
@@ -127,6 +154,9 @@ package struct ModelKernel: Kernel {
 
   /// The pages of `range` are there no more and not gone either: swapped out, or being moved.
   package func setAway(_ range: AddressRange) { locked { $0.away.append(range) } }
+
+  /// Advice takes so long from now on; nothing at first.
+  package func setNanosecondsPerPage(_ nanoseconds: UInt64) { locked { $0.nanosecondsPerPage = nanoseconds } }
 
   /// Turns hugepages on or off.
   package func setGivesHugePages(_ gives: Bool) { locked { $0.givesHugePages = gives } }
@@ -147,6 +177,8 @@ package struct ModelKernel: Kernel {
       return isZero
     }
   }
+  /// How often the page at `address` lost what was in it.
+  package func drops(at address: UInt) -> Int { locked { $0.word(at: address) { $0.drops[$1] } } }
   package var presentBytes: Int { sum { $0.presentPages } }
   package var chargedBytes: Int { sum { $0.chargedPages } }
   package var phantomBytes: Int { sum { $0.phantomPages } }
@@ -169,6 +201,8 @@ private struct State {
   }
 
   var givesHugePages: Bool
+  var nanosecondsPerPage: UInt64 = 0
+  var hasSwap: Bool
   /// Swapped out, or being moved: in no page table, and with contents.
   var away: [AddressRange] = []
   var reservations: [Reservation] = []
@@ -179,7 +213,10 @@ private struct State {
   /// Reservations follow one another without a gap: the heap must not take neighbours for one.
   var next: UInt = 0x1000_0000_0000
 
-  init(givesHugePages: Bool) { self.givesHugePages = givesHugePages }
+  init(givesHugePages: Bool, hasSwap: Bool) {
+    self.givesHugePages = givesHugePages
+    self.hasSwap = hasSwap
+  }
 
   mutating func reserve(byteCount: Int, alignment: Int) -> AddressRange {
     counts[.reserve, default: 0] += 1
@@ -216,6 +253,17 @@ private struct State {
     list.sort { $0.start < $1.start }
   }
 
+  /// Takes a range out of a list of ranges that do not touch.
+  private static func remove(_ range: AddressRange, from list: inout [AddressRange]) {
+    list = list.flatMap { other in
+      let before = AddressRange(
+        start: other.start, byteCount: max(0, Int(min(other.end, range.start)) - Int(other.start)))
+      let first = max(other.start, range.end)
+      let after = AddressRange(start: first, byteCount: max(0, Int(other.end) - Int(first)))
+      return [before, after].filter { $0.byteCount > 0 }
+    }
+  }
+
   mutating func unreserve(_ range: AddressRange) {
     counts[.unreserve, default: 0] += 1
     guard let index = reservations.firstIndex(where: { $0.range == range }) else {
@@ -237,7 +285,14 @@ private struct State {
     }
   }
 
-  mutating func touch(_ range: AddressRange) {
+  /// Passes the page whose first word is at `address` on.
+  mutating func word<Result>(at address: UInt, _ body: (inout ModelBlock, Int) -> Result) -> Result {
+    if address % 4096 != 0 { violations.append("the model keeps no word at 0x\(String(address, radix: 16))") }
+    let start = address & ~UInt((1 << 21) - 1)
+    return body(&blocks[start, default: ModelBlock()], Int(address - start) / 4096)
+  }
+
+  mutating func touch(_ range: AddressRange, changes: Bool = true) {
     guard let index = reservation(of: range), reservations[index].committed.contains(where: { $0.contains(range) })
     else {
       violations.append("a write to \(range.hexadecimal), which is not committed")
@@ -250,7 +305,7 @@ private struct State {
       let whole = AddressRange(start: address & ~UInt((1 << 21) - 1), byteCount: 1 << 21)
       let mayBeHuge =
         reservation.advised.contains { $0.contains(whole) } && reservation.committed.contains { $0.contains(whole) }
-      block.touch(pages, givesHugePages: givesHugePages && mayBeHuge)
+      block.touch(pages, givesHugePages: givesHugePages && mayBeHuge, changes: changes)
       address = whole.end
     }
   }
@@ -281,18 +336,24 @@ private struct State {
     case .hugepage: Self.insert(range, into: &reservations[index].advised)
     case .populate: touch(range)
     case .cold: forEachBlock(of: range) { block, pages in block.cool(pages) }
-    case .pageout: forEachBlock(of: range) { block, pages in block.pageOut(pages) }
+    case .pageout:
+      let hasSwap = hasSwap
+      forEachBlock(of: range) { block, pages in block.pageOut(pages, hasSwap: hasSwap) }
     case .collapse:
       var isEmpty = false
       forEachBlock(of: range) { block, pages in
         if pages.count < ModelBlock.pageCount || !block.collapse() { isEmpty = true }
       }
       return isEmpty ? .invalid : nil
-    case .dontneed, .free:
+    case .dontneed, .free, .decommit:
       var used = 0
       forEachBlock(of: range) { block, pages in
         used += pages.count { block.isUsed[$0] }
         if advice == .free { block.free(pages) } else { block.dontneed(pages) }
+      }
+      if advice == .decommit {
+        Self.remove(range, from: &reservations[index].committed)
+        Self.remove(range, from: &reservations[index].advised)
       }
       if used > 0 { violations.append("\(advice) of \(range.hexadecimal), of which \(used) pages are in use") }
     }
@@ -305,12 +366,13 @@ private struct State {
     var start = range.start & ~UInt((1 << 21) - 1)
     while start < range.end {
       defer { start += 1 << 21 }
-      guard let block = blocks[start], block.presentPages > 0 else { continue }
+      guard let block = blocks[start], block.presentPages > 0 || block.isSwapped.contains(true) else { continue }
       let first = range.start > start ? Int(range.start - start) / 4096 : 0
       let last = min(ModelBlock.pageCount, Int(range.end - start) / 4096)
-      for page in first..<last where block.pages[page] != .absent {
+      for page in first..<last where block.pages[page] != .absent || block.isSwapped[page] {
         let position = start + UInt(page * 4096)
-        let isPresent = !away.contains { $0.contains(AddressRange(start: position, byteCount: 4096)) }
+        let isPresent =
+          !block.isSwapped[page] && !away.contains { $0.contains(AddressRange(start: position, byteCount: 4096)) }
         if let last = found.last, last.range.end == position, last.isHuge == (block.isMappedHuge && isPresent),
           last.isPresent == isPresent
         {

@@ -71,7 +71,8 @@ typedef enum hs_status {
   HS_NOT_FREE = 4,          /* the wished address is not free, or not of this heap */
   HS_UNSUPPORTED_PAGES = 5, /* pages are not 4 KiB, or hugepages not 2 MiB */
   HS_UNSUPPORTED_STRATEGY = 6, /* the kernel lacks what the strategy needs (found by trying) */
-  HS_KERNEL = 7             /* another error of the kernel; see hs_last_kernel_error */
+  HS_KERNEL = 7,            /* another error of the kernel; see hs_last_kernel_error */
+  HS_SHARED = 8             /* a forked child shares the pages */
 } hs_status;
 
 /* The name of a status, such as "HS_LIMIT"; "unknown status" for other values. Static storage. */
@@ -95,8 +96,11 @@ typedef enum hs_policy_kind {
   HS_POLICY_GPERFTOOLS = 2, /* gperftools' scavenge counter; rate = pages released per 1000 freed, 1 by its default */
   HS_POLICY_SEED = 3,       /* the same counter, with broken blocks first, long spans first, refaults discounted */
   HS_POLICY_CUSTOM = 4,     /* the table in hs_options.policy */
-  HS_POLICY_RENT_OR_BUY = 5 /* block by block: the rent of free memory, at memory_price, against the CPU time that
+  HS_POLICY_RENT_OR_BUY = 5, /* block by block: the rent of free memory, at memory_price, against the CPU time that
                                releasing it, faulting it back and running without a hugepage costs */
+  HS_POLICY_DEMAND_WINDOW = 6, /* TCMalloc's: release_rate bytes a second; no hugepage is broken below recent demand */
+  HS_POLICY_DECAY = 7,      /* jemalloc's: unused memory goes along a smooth curve, all of it in decay_nanoseconds */
+  HS_POLICY_PACED = 8       /* Go's: memory above a goal, for cpu_budget_percent of a processor's time */
 } hs_policy_kind;
 
 /* How to release it. */
@@ -106,14 +110,23 @@ typedef enum hs_strategy_kind {
   HS_STRATEGY_FREE = 2,               /* MADV_FREE */
   HS_STRATEGY_FREE_THEN_DONTNEED = 3, /* MADV_FREE, and MADV_DONTNEED after second_stage_nanoseconds */
   HS_STRATEGY_SPLIT_DONTNEED = 4,     /* the hugepage is split first, so that the charge falls with the RSS */
-  HS_STRATEGY_CUSTOM = 5              /* the table in hs_options.strategy */
+  HS_STRATEGY_CUSTOM = 5,             /* the table in hs_options.strategy */
+  HS_STRATEGY_COLD = 6,               /* MADV_COLD: stays, and is swapped out first when memory gets short */
+  HS_STRATEGY_PAGEOUT = 7,            /* MADV_PAGEOUT: swapped out at once; without swap nothing goes */
+  HS_STRATEGY_DECOMMIT = 8,           /* wholly free pageblocks become a reservation again: what was promised under strict
+                                         overcommit goes back too. They are committed when they are reused, which can
+                                         fail (HS_NO_MEMORY). Parts of pageblocks stay */
+  HS_STRATEGY_DEFERRED = 9            /* free memory stays, on its hugepages, until memory gets short: see PRESSURE. Wholly
+                                         free pageblocks go to MADV_FREE (free_whole_blocks) */
 } hs_strategy_kind;
 
-/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. */
+/* What a policy is told at a tick. Pages and nanoseconds; counts are since the last tick. Discarded pages are not in use.
+ * Later versions append to it. */
 typedef struct hs_scavenge_input {
   uint64_t now, elapsed, process_cpu;
   uint64_t freed_pages, refaulted_pages;
   uint64_t releasable_pages, used_pages, phantom_pages;
+  uint64_t release_nanoseconds; /* what calls that release memory took, whoever ordered them */
 } hs_scavenge_input;
 
 /* What a policy answers. It is handed over zeroed but for next_tick (1 s). */
@@ -147,7 +160,9 @@ typedef enum hs_effect {
   HS_EFFECT_REFUSED = 1,   /* nothing, and trying again is of no use while the block is in use */
   HS_EFFECT_GONE = 2,      /* the memory is the kernel's; the pages read as zero when they come back */
   HS_EFFECT_PHANTOM = 3,   /* as gone, but out of a hugepage that is still whole: charged on */
-  HS_EFFECT_LAZY = 4       /* the kernel may take it; contents are unspecified until written */
+  HS_EFFECT_LAZY = 4,      /* the kernel may take it; contents are unspecified until written */
+  HS_EFFECT_COLD = 5,      /* in memory, with its contents, and next to be swapped out */
+  HS_EFFECT_SWAPPED = 6    /* swapped out; what hugepage there was is no more */
 } hs_effect;
 
 /* One range that a strategy is to release. Nobody else can have these pages meanwhile. */
@@ -210,6 +225,16 @@ typedef struct hs_options {
   bool rebuild;                        /* HS_POLICY_RENT_OR_BUY: make broken blocks huge again when that pays (true) */
   bool steering;                       /* HS_POLICY_RENT_OR_BUY: new spans go to hugepages, sparse blocks drain (true) */
   hs_costs costs;                      /* HS_POLICY_RENT_OR_BUY: what the machine asks */
+  uint64_t release_rate;               /* HS_POLICY_DEMAND_WINDOW: bytes a second (32 MiB; TCMalloc's own default is 0) */
+  uint64_t short_interval_nanoseconds; /* HS_POLICY_DEMAND_WINDOW: where the fluctuation of demand is looked for (60 s), */
+  uint64_t long_interval_nanoseconds;  /* and its trend (300 s); at most 10 minutes; both 0: demand is not looked at */
+  uint64_t decay_nanoseconds;          /* HS_POLICY_DECAY (10 s); 0 releases at once */
+  double cpu_budget_percent;           /* HS_POLICY_PACED: percent of a processor's time for releases (1) */
+  uint64_t goal_period_nanoseconds;         /* HS_POLICY_PACED: the longest until its goal is set anew (120 s) */
+  bool free_whole_blocks;              /* HS_STRATEGY_DEFERRED: wholly free pageblocks that the policy gives up go to MADV_FREE,
+                                          so that the kernel can take them without asking (true) */
+  uint64_t pressure_limit_bytes;       /* HS_STRATEGY_DEFERRED: memory counts as short, too, when the process has about this much
+                                          resident; 0 is no such limit */
 } hs_options;
 
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
@@ -237,17 +262,26 @@ typedef struct hs_options_error {
  * already say: pairs of a key and a value, "policy:seed,strategy:split-dontneed-whole,soft-limit:2GiB". Of a key that
  * comes twice the last value counts; an empty text changes nothing.
  *
- *     policy             never, immediate, gperftools, seed, rent-or-buy
+ *     policy             never, immediate, gperftools, seed, demand-window, decay, paced, rent-or-buy
  *     rate               0 to 1000000: pages released per 1000 freed (seed: 100; gperftools: its own scale, 1)
  *     prefer-broken, prefer-long, discount-refaults
  *                        on, off: the ideas of policy seed
+ *     release-rate       a size: bytes that policy demand-window releases in a second (32MiB)
+ *     short-interval, long-interval
+ *                        times up to 10m: where policy demand-window looks for fluctuation and trend (60s, 300s)
+ *     decay-time         a time: when policy decay has released what became unused (10s)
+ *     cpu-budget         above 0, up to 100: percent of a processor's time for policy paced (1)
+ *     goal-period        a time: the longest until policy paced sets its goal anew (120s)
  *     memory-price       0 to 1000000000: CPU-seconds per GiB-hour, for policy rent-or-buy (400)
  *     rebuild, steering  on, off: for policy rent-or-buy
  *     costs              NAME=MICROSECONDS/NAME=MICROSECONDS...: what the machine asks, for policy rent-or-buy; the names
  *                        are hs_costs' with capitals for underscores: releaseCall, coldBlockFault, coldAfter, ...
- *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed; all but keep also with -whole
- *                        appended: only wholly free pageblocks
+ *     strategy           keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout, decommit,
+ *                        deferred; all but keep, decommit and deferred also with -whole appended: only wholly free
+ *                        pageblocks
  *     second-stage       a time (10s): when free-then-dontneed takes what was freed lazily
+ *     free-whole         on, off: strategy deferred hands wholly free pageblocks to MADV_FREE
+ *     pressure-limit     a size, or 0 for none: what may be resident before strategy deferred gives memory back
  *     soft-limit, hard-limit
  *                        a size (512MiB), or 0 for none
  *     huge-pages         on, off: ask for hugepages where memory gets none without
@@ -301,7 +335,7 @@ hs_status hs_allocate_request(hs_heap *HS_NONNULL heap, const hs_request *HS_NON
 /* Frees any range of pages that are all handed out: a span, a part of one, neighbours together. */
 void hs_free(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages);
 
-/* Extends a span in place, or HS_NOT_FREE: also where the hard limit is in the way. */
+/* Extends a span in place, or HS_NOT_FREE: also where the hard limit is in the way, or its last page is discarded. */
 hs_status hs_grow(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, size_t more_pages);
 
 /* Frees all but the first `kept_pages` (at least 1) pages of a span. HS_INVALID if that is more than it has. */
@@ -318,6 +352,44 @@ bool hs_span_containing(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address
 uintptr_t hs_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address);
 void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, uintptr_t value);
 
+/* ---- Discardable spans -------------------------------------------------------------------------------------------
+ *
+ * DISCARDING
+ *     A cache holds what can be made again: better kept than not, and not worth a page that somebody else needs. Discarded
+ *     contents stay as long as memory lasts. The kernel may take them at any time, page by page, before any other memory of
+ *     the process, without swap and without asking; until then they cost nothing but their charge. Undoing a discard pins
+ *     what is left and says what that is.
+ *
+ *     Both functions take any range of pages: a span, a part of one, neighbours together. Discarded pages stay the
+ *     caller's, who must neither read nor write them. They may be freed, alone or with others, which forgets that they were
+ *     discarded; hs_shrink frees the end of a span as ever. Ranges with a discarded page at their end do not grow.
+ *
+ *     A verdict is never wrong about a page that it calls intact: not while the kernel is reclaiming, nor if hugepages are
+ *     split or put together again meanwhile. Every byte is what it was, and pages of zeros are pages like others. A page that was not in
+ *     memory when it was discarded (never touched) is never lost. Lost pages read as zero, and take
+ *     memory when they are next written.
+ *
+ *     Discarding a part of a hugepage splits it: discard 2 MiB at a time, aligned to 2 MiB, and hugepages stay. Limits
+ *     count discarded pages as used. After a fork, pages that a child still shares are not discarded (HS_SHARED); what was
+ *     discarded before may be undone in both processes, each of which has its own verdict. Costs: Docs/Discardable.md.
+ */
+
+/* What became of discarded contents. */
+typedef enum hs_verdict {
+  HS_INTACT = 0,     /* every page has what it had */
+  HS_LOST = 1,       /* no page has */
+  HS_PARTLY_LOST = 2 /* some have */
+} hs_verdict;
+
+/* Lets the kernel take the contents of pages that are all handed out and none of which is discarded. HS_INVALID if they are
+ * not; HS_SHARED; HS_NO_MEMORY, HS_KERNEL if it refuses (locked memory). */
+hs_status hs_discard(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages);
+
+/* Takes them back. `lost`, unless NULL, has a word for each 64 pages (rounded up): bit i % 64 of word i / 64 is set if page i was
+ * lost, else cleared. HS_INVALID if one of the pages is not discarded. */
+hs_status hs_undo_discard(hs_heap *HS_NONNULL heap, void *HS_NONNULL address, size_t pages, uint64_t *HS_NULLABLE lost,
+                          hs_verdict *HS_NONNULL verdict);
+
 /* ---- Scavenging -------------------------------------------------------------------------------------------------- */
 
 /*
@@ -328,12 +400,37 @@ void hs_set_user_data(hs_heap *HS_NONNULL heap, const void *HS_NONNULL address, 
  */
 uint64_t hs_tick(hs_heap *HS_NONNULL heap, uint64_t now, uint64_t process_cpu);
 
+/*
+ * PRESSURE
+ *     With HS_STRATEGY_DEFERRED free memory goes when others need it. The scavenger's thread, or else hs_tick, looks at what there is to look
+ *     at: the memory cgroups that the process is in (usage against limit, high and max), MemAvailable, the kernel's report of stalls (PSI) and
+ *     pressure_limit_bytes; every 1 to 100 ms, by how fast memory goes. Below a reserve (a sixteenth of the limit, 32 MiB
+ *     to 1 GiB, and what was taken in 0.1 s at the fastest of late) it gives memory back until there is twice the reserve: wholly free
+ *     pageblocks, then what is free in broken ones, then it splits hugepages. Whoever ticks by hand must then do it as often as hs_tick says.
+ *
+ * For headroom that is known otherwise: gives free memory back until there are twice `reserve_bytes` left, if there are less than
+ * that once; returns the bytes given back. Does nothing with other strategies.
+ */
+uint64_t hs_relieve(hs_heap *HS_NONNULL heap, int64_t headroom_bytes, uint64_t reserve_bytes);
+
+/* What the looking gave so far. */
+typedef struct hs_pressure {
+  size_t size; /* set it to sizeof(hs_pressure) before the call */
+  int64_t headroom_bytes, least_headroom_bytes; /* now, and the least that was seen; INT64_MAX without a limit */
+  uint64_t looks, look_nanoseconds;             /* and their CPU time */
+  uint64_t longest_reaction_nanoseconds; /* from the last look without need until all had been given back, at the most */
+} hs_pressure;
+
+/* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. */
+hs_status hs_heap_pressure(hs_heap *HS_NONNULL heap, hs_pressure *HS_NONNULL pressure);
+
 /* Starts a thread that ticks, also while the program is idle. False if none could be had. Starting twice is one start. A
  * forked child has none until it starts its own; see FORK. */
 bool hs_scavenger_start(hs_heap *HS_NONNULL heap);
 void hs_scavenger_stop(hs_heap *HS_NONNULL heap);
 
-/* Releases until `bytes` are uncharged or nothing free is left; returns how many bytes really are. */
+/* Releases until `bytes` are uncharged or nothing free is left; returns how many bytes really are, by what was resident before
+ * and is gone after. Phantom memory goes besides. */
 uint64_t hs_release_now(hs_heap *HS_NONNULL heap, uint64_t bytes);
 
 /* New limits in bytes, 0 for none. Memory above a lowered limit goes when the heap grows next, or by hs_release_now. */
@@ -452,7 +549,8 @@ hs_status hs_arena_counts(hs_heap *HS_NONNULL heap, hs_arena_statistics *HS_NONN
  */
 typedef struct hs_statistics {
   size_t size; /* set it to sizeof(hs_statistics) before the call */
-  /* Handed out. Free: in memory; given to the kernel by MADV_FREE and charged until it takes them; given back, in blocks of
+  /* Handed out. Free: in memory; given to the kernel and charged until it takes them (lazily freed or cold; paged out ones
+   * are in swap, and count too); given back, in blocks of
    * which others are in memory. Given back from hugepages that stayed whole, and charged. Free behind large spans. */
   uint64_t used_pages, free_resident_pages, lazy_pages, released_pages, phantom_pages, donated_pages;
   /* Pageblocks: all that were ever taken into use; by state. Intact ones have their hugepage, as far as is known. */
@@ -470,6 +568,12 @@ typedef struct hs_statistics {
    * found broken; bytes of the heap's tables (address space: they are in memory as far as they are used). */
   uint64_t effects_checked, effects_missing, reinflated_blocks, lost_blocks, residency_passes, metadata_bytes;
   uint64_t collapses; /* blocks that HS_POLICY_RENT_OR_BUY made huge again */
+  uint64_t decommitted_blocks; /* a state: of the absent blocks, those that are to be committed before they are used */
+  uint64_t drains, pages_drained; /* how often HS_STRATEGY_DEFERRED gave memory back for others' need, and how much */
+  /* Of the used pages, those that are discarded now. Counts: ranges discarded, hugepages split by that, ranges undone by
+   * verdict, pages found lost. */
+  uint64_t discarded_pages;
+  uint64_t discards, discard_splits, undone_intact, undone_lost, undone_partly, discarded_pages_lost;
 } hs_statistics;
 
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */

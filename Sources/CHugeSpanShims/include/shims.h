@@ -12,12 +12,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -42,6 +44,13 @@ static inline long hs_shim_map(size_t bytes) {
 
 static inline long hs_shim_commit(uintptr_t start, size_t bytes) {
   return mprotect((void *)start, bytes, PROT_READ | PROT_WRITE) == 0 ? 0 : -(long)errno;
+}
+
+// Puts a reservation in the place of committed memory. A change of protection alone would not return what strict
+// overcommit has promised.
+static inline long hs_shim_decommit(uintptr_t start, size_t bytes) {
+  void *p = mmap((void *)start, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  return p == MAP_FAILED ? -(long)errno : 0;
 }
 
 static inline long hs_shim_unmap(uintptr_t start, size_t bytes) {
@@ -94,6 +103,36 @@ static inline long hs_shim_read(int fd, void *buffer, size_t bytes) {
 static inline long hs_shim_read_at(int fd, void *buffer, size_t bytes, uint64_t offset) {
   long n = pread(fd, buffer, bytes, (off_t)offset);
   return n < 0 ? -(long)errno : n;
+}
+
+// Writes all of a text to an existing file; false if that fails.
+static inline _Bool hs_shim_write_file(const char *path, const void *text, size_t bytes) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  _Bool done = write(fd, text, bytes) == (ssize_t)bytes;
+  close(fd);
+  return done;
+}
+
+// A counter that can be waited for with other files; minus errno on failure.
+static inline int hs_shim_event_open(void) {
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? -errno : fd;
+}
+
+static inline void hs_shim_event_signal(int fd) {
+  uint64_t one = 1;
+  (void)!write(fd, &one, sizeof one);
+}
+
+// Waits until the event is signalled, at most `nanoseconds`, and takes the signal away. Whether there was one.
+static inline _Bool hs_shim_event_wait(int fd, uint64_t nanoseconds) {
+  struct pollfd file = {fd, POLLIN, 0};
+  struct timespec t = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+  if (syscall(SYS_ppoll, &file, 1, &t, NULL, 0) <= 0) return 0;
+  uint64_t count;
+  (void)!read(fd, &count, sizeof count);
+  return 1;
 }
 
 static inline void hs_shim_close(int fd) { (void)close(fd); }
@@ -195,6 +234,28 @@ static inline int hs_shim_at_fork(void (*prepare)(void), void (*parent)(void), v
 }
 
 static inline void hs_shim_thread_join(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }
+
+// Words of memory that the kernel may be taking meanwhile; see Pinning.swift. Never cached, joined or left out.
+static inline uint64_t hs_shim_memory_load(uintptr_t address) { return *(const volatile uint64_t *)address; }
+
+static inline void hs_shim_memory_store(uintptr_t address, uint64_t value) { *(volatile uint64_t *)address = value; }
+
+// Adds zero in one locked step and returns what was there. In assembly: a compiler makes a fence and a load of
+// __atomic_fetch_or(p, 0, ...), which leaves the page clean.
+static inline uint64_t hs_shim_memory_pin(uintptr_t address) {
+  uint64_t *word = (uint64_t *)address;
+  uint64_t value = 0;
+#if defined(__x86_64__)
+  __asm__ __volatile__("lock xaddq %0, %1" : "+r"(value), "+m"(*word) : : "memory", "cc");
+#elif defined(__aarch64__)
+  uint32_t failed;
+  __asm__ __volatile__("1: ldaxr %0, %2\n stlxr %w1, %0, %2\n cbnz %w1, 1b"
+                       : "=&r"(value), "=&r"(failed), "+Q"(*word) : : "memory");
+#else
+#error "no read-modify-write that a compiler leaves alone is known for this processor"
+#endif
+  return value;
+}
 
 static inline uint32_t hs_shim_word_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 

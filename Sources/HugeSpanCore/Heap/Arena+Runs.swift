@@ -5,7 +5,8 @@
 // commonest large operation, 30 ns; a span of several blocks is rarer and dearer, and the map is small: a word for 128
 // MiB. So the map is searched, a word at a time and not a run at a time: runs that cross words are added up from the ends of the
 // words, and those inside a word are found by shifting it against itself, which passes over all that are too short, or no
-// shorter than the best one yet, at once. 100 GiB in which every other block is free take 2 us; they took 90 us run by run.
+// shorter than the best one yet, at once. In 100 GiB of which every other block is free a span of 4 MiB takes 1.4 us, its free
+// included (`hugespan-bench`).
 
 /// A run of free blocks, and where in it a span can begin.
 struct BlockRun: Equatable {

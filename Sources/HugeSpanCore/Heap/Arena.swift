@@ -4,12 +4,13 @@
 // them reach terabytes and finding the arena of an address is a short scan from the newest, which holds half of all.
 // An arena is reserved without memory, advised for hugepages once, and committed from the front in steps.
 //
-// Its table is one mapping of real, lazily faulted memory: three bitmaps with a bit per block, the block entries, and, if
+// Its table is one mapping of real, lazily faulted memory: four bitmaps with a bit per block, the block entries, and, if
 // the heap keeps user data, a word per page, and eight bytes per block if the policy keeps accounts.
 //
 //   free      the block is wholly free (absent or freeResident)
 //   resident  the block is wholly free and freeResident
 //   shared    a forked child may share pages of the block (Sharing.swift)
+//   dense     nearly all of the block was in use when the generation began (Selection+Walks.swift)
 
 let maximumArenas = 64
 
@@ -21,11 +22,14 @@ struct Arena {
   var freeWords: UnsafeMutablePointer<UInt64>
   var residentWords: UnsafeMutablePointer<UInt64>
   var sharedWords: UnsafeMutablePointer<UInt64>
+  var denseWords: UnsafeMutablePointer<UInt64>
   var entries: UnsafeMutableRawPointer
   /// One word per page, or nil.
   var userData: UnsafeMutablePointer<UInt64>?
   /// What the priced policy keeps of each block, or nil if the policy is another.
   var accounts: UnsafeMutablePointer<BlockAccount>?
+  /// Which pages are discarded, and what their marks are; nil until the first one is (Discarding.swift).
+  var discards: UnsafeMutableRawPointer? = nil
   var metadata: UnsafeMutableRawPointer
   var metadataBytes: Int
   /// Wholly free blocks among the committed ones.
@@ -48,6 +52,12 @@ struct Arena {
 
   @inline(__always) func isFree(_ index: Int) -> Bool { freeWords[index &>> 6] & bit(index) != 0 }
   @inline(__always) func isResident(_ index: Int) -> Bool { residentWords[index &>> 6] & bit(index) != 0 }
+
+  func wasDense(_ index: Int) -> Bool { denseWords[index &>> 6] & bit(index) != 0 }
+
+  func noteDensity(_ index: Int, _ isDense: Bool) {
+    denseWords[index &>> 6] = denseWords[index &>> 6] & ~bit(index) | (isDense ? bit(index) : 0)
+  }
 
   @inline(__always)
   private func bit(_ index: Int) -> UInt64 { 1 &<< UInt64(truncatingIfNeeded: index & 63) }

@@ -110,7 +110,7 @@ extension HeapState {
   mutating func book(_ index: Int, of count: Int, _ known: ReleaseRange) -> Int {
     let entry = origins[index]
     if known.sharing == .exclusive { unmarkShared(entry.block, count: max(entry.wholeBlocks, 1)) }
-    if entry.wholeBlocks > 0 { return bookWhole(entry, known.effect) }
+    if entry.wholeBlocks > 0 { return bookWhole(entry, known) }
     let pages = bookPart(entry, known)
     if entry.breaksBlock && pages == 0 && entry.block.pointee.inFlight > 0 {
       // Whether the block breaks is up to its next part.
@@ -141,10 +141,10 @@ extension HeapState {
         releasable.remove(block)
         block.pointee.flags.remove(.broken)
       }
-    case .gone, .goneFromWholeFolio, .lazy:
+    case .gone, .goneFromWholeFolio, .lazy, .cold, .swapped, .decommitted:
       pages = run.count
       totals.pagesReleasedInParts += pages
-      markReleased(block, run, lazily: effect == .lazy)
+      markReleased(block, run, lazily: effect.keepsContents)
       if effect == .goneFromWholeFolio { addPhantom(block, pages) }
       block.pointee.flags.insert(.wasReleased)
       block.pointee.stamp = UInt32(truncatingIfNeeded: now >> 24)
@@ -199,7 +199,8 @@ extension HeapState {
     block.pointee.flags.remove(.wholeFolio)
   }
 
-  private mutating func bookWhole(_ entry: FlightOrigin, _ effect: ReleaseEffect) -> Int {
+  private mutating func bookWhole(_ entry: FlightOrigin, _ known: ReleaseRange) -> Int {
+    let effect = known.effect
     var pages = 0
     let arena = Int(entry.block.pointee.arena)
     let first = Int(entry.block.pointee.index)
@@ -210,10 +211,14 @@ extension HeapState {
       case .gone, .goneFromWholeFolio:
         pages += pagesPerBlock - Int(block.pointee.released) + Int(block.pointee.lazy)
         makeAbsent(block)
-      case .lazy, .refused, .postponed:
+      case .decommitted:
+        pages += pagesPerBlock - Int(block.pointee.released) + Int(block.pointee.lazy)
+        makeAbsent(block)
+        markDecommitted(block)
+      case .lazy, .cold, .swapped, .refused, .postponed:
         block.pointee.kind = .freeResident
         freeResidentBlocks += 1
-        if effect == .lazy {
+        if effect.keepsContents {
           pages += pagesPerBlock - Int(block.pointee.released)
           makeLazy(block)
         }
@@ -221,6 +226,12 @@ extension HeapState {
         lazyPages += Int(block.pointee.lazy)
         if effect == .refused { noteRefusal(block) }
         if effect == .postponed { wasPostponed = true }
+        // A hugepage that was lost on the way; what is left is dropped before the block is used.
+        let isPagedOut = options.strategy.kind == .pageout && known.backing == .split && effect != .postponed
+        if effect == .swapped || isPagedOut {
+          block.pointee.flags.insert(.broken)
+          block.pointee.backing = .split
+        }
         // A fork may have come between.
         if isLostToSharing(block) { block.pointee.flags.insert(.broken) }
         listFree(block)

@@ -16,6 +16,8 @@ public struct HeapOptions: Sendable {
   public var policy: PolicyChoice = .seed(SeedOptions())
   /// Releases it.
   public var strategy: StrategyChoice = StrategyChoice(.splitDontneed)
+  /// Above this many bytes that the process has resident, strategy `deferred` gives free memory back; nil for no such limit.
+  public var pressureLimitBytes: Int? = nil
   /// A policy of the embedder's own; it takes the place of `policy`.
   package var customPolicy: CustomPolicy? = nil
   /// A strategy of the embedder's own; it takes the place of `strategy`, except for its limit to whole blocks.

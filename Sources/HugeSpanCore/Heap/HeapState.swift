@@ -54,11 +54,16 @@ struct HeapState {
   var lazyPages = 0
   var inFlightPages = 0
   var phantomPages = 0
+  /// Of the used pages, those that are discarded.
+  var discardedPages = 0
   // Blocks by kind.
   var occupiedBlocks = 0
   var freeResidentBlocks = 0
   var absentBlocks = 0
   var releasingBlocks = 0
+  /// Absent blocks that are not committed, and how many neighbours of them are (the ends of an arena count as such).
+  var decommittedBlocks = 0
+  var decommittedEdges = 0
 
   /// Cumulative counters; its state fields are filled in by a snapshot only.
   var totals = HeapStatistics()
@@ -87,6 +92,8 @@ struct HeapState {
   /// before `runCursor` none is as long.
   var runBound = 0
   var runCursor = BlockCursor()
+  /// Where the walks of a release order are.
+  var walk = ReleaseWalk()
   /// Where the walks over all blocks (second stage, cures) go on.
   var lazyCursor = BlockCursor()
   var phantomCursor = BlockCursor()
@@ -103,6 +110,7 @@ struct HeapState {
   /// Counters at the last tick, for what the policy is told.
   var pagesFreedAtTick = 0
   var pagesRefaultedAtTick = 0
+  var releaseNanosecondsAtTick: UInt64 = 0
   /// Pages released from, and pages that came back into, blocks in use, at the last tick.
   var partsReleasedAtTick = 0
   var partsRefaultedAtTick = 0
@@ -174,6 +182,14 @@ struct HeapState {
     return index < arenas[arena].committedBlocks ? arenas[arena].block(index) : nil
   }
 
+  /// Whether `count` pages had better go to a fresh block than to `block`, which has released pages: if the pages that would
+  /// come back one by one (1.3 us each) cost more than the first touch of a hugepage (0.39 us a page), and most occupied
+  /// blocks have no released pages, so that the rest of a fresh one soon finds users. Not at a limit.
+  func hadBetterOpen(insteadOf block: Block, _ count: Int) -> Bool {
+    min(count, block.gonePages) * 10 > pagesPerBlock * 3 && lists.releasedBlocks * 2 < occupiedBlocks
+      && (!hasLimit || excess(pagesPerBlock) <= 0)
+  }
+
   // MARK: Lists
 
   /// Puts an occupied block into the lists where its counters say it belongs.
@@ -197,6 +213,9 @@ struct HeapState {
 
   /// What the strategy can do at all.
   var strategyReleases: Bool { options.strategy.kind != .keep || options.customStrategy != nil }
+
+  /// What it does when the policy says so, without pressure.
+  var releasesAtTicks: Bool { options.strategy.releasesAtTicks || options.customStrategy != nil }
 
   /// Makes a free block occupied, with no used page yet. It must be relisted or filled by the caller.
   @inline(__always)

@@ -7,12 +7,15 @@ public struct HeapStatistics: Equatable, Sendable {
   public var usedPages = 0
   /// Free pages that are believed resident and not given to the kernel in any way.
   public var freeResidentPages = 0
-  /// Free pages given to the kernel lazily (MADV_FREE): charged until it takes them.
+  /// Free pages given to the kernel that it has not taken yet, as far as is known: freed lazily (MADV_FREE), cold, or
+  /// paged out. Charged until it takes them; paged out ones are in swap.
   public var lazyPages = 0
   /// Free pages released and gone.
   public var releasedPages = 0
   /// Pages released from a hugepage that was not split: charged, though in no page table.
   public var phantomPages = 0
+  /// Of the used pages, those whose contents are discarded: the kernel may take them, until they are undone or freed.
+  public var discardedPages = 0
   /// Free pages at the tails of large spans, open to small spans.
   public var donatedPages = 0
 
@@ -29,6 +32,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var freeResidentBlocks = 0
   /// Wholly free blocks that are not.
   public var absentBlocks = 0
+  /// Of the absent blocks, those that must be committed before they are used (strategy `decommit`).
+  public var decommittedBlocks = 0
 
   // Used bytes by backing, as last learned from the kernel.
   /// Used pages in blocks that one hugepage maps.
@@ -73,6 +78,10 @@ public struct HeapStatistics: Equatable, Sendable {
   public var collapses = 0
   /// Blocks whose phantom was given back by splitting their hugepage.
   public var cures = 0
+  /// How often memory was given back because others needed it (strategy `deferred`), and how many pages.
+  public var drains = 0
+  /// Pages that were given back because others needed memory.
+  public var pagesDrained = 0
   /// Emptied broken blocks that were dropped when they were needed again, so that they come back huge.
   public var rebuiltBlocks = 0
   /// madvise and process_madvise calls made for releases, and the ranges in them.
@@ -97,6 +106,18 @@ public struct HeapStatistics: Equatable, Sendable {
   public var lostBlocks = 0
   /// Residency passes made.
   public var residencyPasses = 0
+  /// Ranges that were discarded.
+  public var discards = 0
+  /// Hugepages that were split because a part of them was discarded.
+  public var discardSplits = 0
+  /// Discarded ranges that were undone and found intact.
+  public var undoneIntact = 0
+  /// Discarded ranges that were undone and of which nothing was left.
+  public var undoneLost = 0
+  /// Discarded ranges that were undone and of which some pages were lost.
+  public var undonePartly = 0
+  /// Pages that were found lost when they were undone.
+  public var discardedPagesLost = 0
   /// Bytes of the heap's own tables that are in use.
   public var metadataBytes = 0
 

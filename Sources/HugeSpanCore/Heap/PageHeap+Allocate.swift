@@ -77,23 +77,23 @@ extension PageHeapCore {
     }
   }
 
-  /// The occupied block for `count` pages, by rank; nil if none has room within the limit, or, where the policy `steers`,
-  /// if a fresh hugepage is the better place.
+  /// The occupied block for `count` pages, by rank; nil if none has room within the limit, or, where the caller `steers`,
+  /// if a fresh hugepage is the better place: by its price, or because the policy says so.
   private func findBlock(_ count: Int, transient: Bool, steers: Bool = false) -> Block? {
     let lists = state.pointee.lists
     if let block = lists.best(.intact, transient: transient, count: count) { return block }
     if let block = lists.best(.donated, transient: transient, count: count) { return block }
-    if state.pointee.steersToIntact && steers {
-      // A hugepage that is there already costs nothing; a broken block that is nearly empty had better drain.
-      if state.pointee.freeIntact.head != nil { return nil }
-      if let block = lists.best(.brokenResident, transient: transient, count: count), !block.mayDrain { return block }
-      if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
-      if let block = lists.best(.released, transient: transient, count: count), !block.mayDrain { return block }
-      return nil
+    let avoidsDraining = state.pointee.steersToIntact && steers
+    // A hugepage that is there already costs nothing; a broken block that is nearly empty had better drain.
+    if avoidsDraining && state.pointee.freeIntact.head != nil { return nil }
+    if let block = lists.best(.brokenResident, transient: transient, count: count), !(avoidsDraining && block.mayDrain)
+    {
+      return block
     }
-    if let block = lists.best(.brokenResident, transient: transient, count: count) { return block }
     if state.pointee.chargedPages + count > state.pointee.hardLimitPages { return nil }
-    return lists.best(.released, transient: transient, count: count)
+    guard let block = lists.best(.released, transient: transient, count: count), !(avoidsDraining && block.mayDrain)
+    else { return nil }
+    return steers && state.pointee.hadBetterOpen(insteadOf: block, count) ? nil : block
   }
 
   /// Above a limit, other free memory goes before released memory comes back. Held lock on entry and return; may open it
@@ -178,16 +178,9 @@ extension PageHeapCore {
         continue
       }
       if state.pointee.chargedPages + pagesPerBlock > state.pointee.hardLimitPages { throw .limitExceeded }
-      if let block = lowestAbsentBlock() { return block }
+      if let block = absentBlock() { return block }
       if let error = grow(blocks: 1, alignment: 1) { throw .kernel(error) }
     }
-  }
-
-  private func lowestAbsentBlock() -> Block? {
-    for index in 0..<state.pointee.arenaCount {
-      if let number = state.pointee.arenas[index].lowestAbsent() { return state.pointee.arenas[index].block(number) }
-    }
-    return nil
   }
 
   // MARK: Aligned, inside a block
@@ -272,11 +265,12 @@ extension PageHeapCore {
     }
     var mayRelease = state.pointee.hasLimit
     while true {
-      let found = bestRun(blocks, alignment: alignment)
+      let besideOthers = alignment <= 1 &<< UInt(pageShift) ? placeBesideOthers(count) : nil
+      let found = besideOthers ?? bestRun(blocks, alignment: alignment)
       // What is not there of the run will be charged; of one that is still to be made, at least what free blocks in
       // memory cannot give. Asked before the heap grows, so that a refusal reserves nothing.
       let missing =
-        found.map { missingPages($0.arena, $0.start, blocks) }
+        found.map { missingPages($0.arena, $0.firstFree, $0.freeCount) }
         ?? max(blocks - state.pointee.freeResidentBlocks, 0) * pagesPerBlock
       if mayRelease && missing > 0 && state.pointee.excess(missing) > 0 {
         // What cannot fit even then is not worth a release.
@@ -291,7 +285,11 @@ extension PageHeapCore {
         throw .limitExceeded
       }
       if let found {
-        let result = takeRun(count, arena: found.arena, first: found.start)
+        if let error = recommit(arena: found.arena, first: found.firstFree, count: found.freeCount) {
+          lock.unlock()
+          throw .kernel(error)
+        }
+        let result = takeSpan(count, at: found)
         let mayBeShared = state.pointee.sharedBlocks > 0
         lock.unlock()
         if mayBeShared { renewShared(result.span) }
@@ -332,7 +330,7 @@ extension PageHeapCore {
   }
 
   /// The free run of blocks that fits best over all arenas.
-  private func bestRun(_ blocks: Int, alignment: UInt) -> (arena: Int, start: Int)? {
+  private func bestRun(_ blocks: Int, alignment: UInt) -> SpanPlace? {
     var best: (arena: Int, run: BlockRun)? = nil
     for index in 0..<state.pointee.arenaCount {
       guard let found = state.pointee.arenas[index].bestRun(count: blocks, alignment: alignment) else { continue }
@@ -344,7 +342,9 @@ extension PageHeapCore {
       best = (index, found)
       if found.length == blocks && found.resident == blocks { break }
     }
-    return best.map { ($0.arena, $0.run.first) }
+    return best.map {
+      SpanPlace(arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks)
+    }
   }
 
   /// Pages of `count` free blocks that are not in memory.
@@ -355,29 +355,6 @@ extension PageHeapCore {
       pages += block.pointee.kind == .absent ? pagesPerBlock : block.gonePages
     }
     return pages
-  }
-
-  private func takeRun(_ count: Int, arena: Int, first: Int) -> AllocatedSpan {
-    let arenaPointer = state.pointee.arenas + arena
-    let before = state.pointee.totals.pagesRefaulted
-    var isZero = true
-    var rest = count
-    var number = first
-    while rest > 0 {
-      let block = arenaPointer.pointee.block(number)
-      let pages = min(rest, pagesPerBlock)
-      state.pointee.claim(block, transient: false)
-      if pages < pagesPerBlock { block.pointee.flags.insert(.donated) }
-      let taken = state.pointee.fill(block, count: pages, startsSpan: number == first)
-      isZero = isZero && taken.zero
-      state.pointee.relist(block)
-      rest -= pages
-      number += 1
-    }
-    state.pointee.totals.allocations &+= 1
-    return AllocatedSpan(
-      span: PageSpan(address: arenaPointer.pointee.address(ofBlock: first), pageCount: count), isZero: isZero,
-      refaultedPages: min(state.pointee.totals.pagesRefaulted - before, count))
   }
 }
 

@@ -17,7 +17,8 @@ extension PageHeapCore {
     }
   }
 
-  /// Extends `span` by `pages` in place, into free pages that follow it, or returns nil and changes nothing.
+  /// Extends `span` by `pages` in place, into free pages that follow it, or returns nil and changes nothing; also if its
+  /// last page is discarded.
   ///
   /// - Complexity: O(blocks of the extension). At a limit, what is released to make room besides.
   package func grow(_ span: PageSpan, by pages: Int) -> PageSpan? {
@@ -31,6 +32,8 @@ extension PageHeapCore {
     }
     let page = Int((end &- 1) >> UInt(pageShift)) & (pagesPerBlock - 1)
     guard last.used[page], !state.pointee.isInFlight(last, PageRun(start: page, count: 1)) else { return nil }
+    // A span that is discarded in part would be undone by nobody.
+    if let maps = state.pointee.discards(of: last), maps.discarded[page] { return nil }
     // Arenas may lie end to end, and a span is in one of them.
     let arena = state.pointee.arenas[Int(last.pointee.arena)]
     guard arena.contains(span.address), arena.contains(end) else { return nil }
@@ -108,6 +111,7 @@ extension PageHeapCore {
 
     let missing = firstBlock + blocks - arenaPointer.pointee.committedBlocks
     if missing > 0 && !commit(arena, missing) { throw .kernel(.outOfMemory) }
+    if let error = recommit(arena: arena, first: firstBlock, count: blocks) { throw .kernel(error) }
 
     var refaulted = 0
     var isZero = true

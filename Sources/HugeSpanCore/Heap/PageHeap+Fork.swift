@@ -45,7 +45,7 @@ extension PageHeapCore {
     }
   }
 
-  /// Asks about one block; true if nobody else maps it. As above.
+  /// Asks about one block; true if nobody else maps it. Any thread; held lock on entry and return, open in between.
   func reviewShared(_ block: Block) -> Bool {
     let range = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
     let forks = state.pointee.forks
@@ -60,7 +60,7 @@ extension PageHeapCore {
   }
 
   /// Whether one hugepage maps the block `range`. With memory of its own, for any thread.
-  private func isHuge(_ range: AddressRange) -> Bool {
+  func isHuge(_ range: AddressRange) -> Bool {
     var region = ResidentRegion(range: range, isHuge: false, isPresent: false)
     return withUnsafeMutablePointer(to: &region) { pointer in
       do throws(KernelError) {

@@ -21,6 +21,8 @@ extension PageHeapCore {
     guard let block = state.pointee.block(at: span.address), span.address & 4095 == 0,
       UInt(bitPattern: span.pageCount &- 1) < 1 << 40
     else { failFree(span) }
+    // What is discarded is freed as anything else; that it is wanted is forgotten.
+    if state.pointee.discardedPages != 0, let range = AddressRange(span) { state.pointee.endDiscard(range) }
     let first = Int(bitPattern: (span.address &>> UInt(pageShift)) & UInt(pagesPerBlock &- 1))
     if span.pageCount == pagesPerBlock && first == 0 && block.pointee.kind == .occupied
       && Int(block.pointee.used) == pagesPerBlock && block.pointee.spans == 1 && block.starts[0]

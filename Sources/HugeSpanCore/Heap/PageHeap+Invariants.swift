@@ -11,9 +11,12 @@ extension PageHeapCore {
     lock.lock()
     defer { lock.unlock() }
     var seen = InvariantTotals()
+    var edges = 0
+    var decommitted = 0
     for index in 0..<state.pointee.arenaCount {
       let arena = state.pointee.arenas[index]
       var free = 0
+      var wasDecommitted = false
       for number in 0..<arena.committedBlocks {
         let block = arena.block(number)
         let address = arena.address(ofBlock: number)
@@ -23,6 +26,10 @@ extension PageHeapCore {
         require(arena.isFree(number) == isFree, "free bit is wrong", address)
         require(arena.isResident(number) == (block.pointee.kind == .freeResident), "resident bit is wrong", address)
         if isFree { free += 1 }
+        require(!block.isDecommitted || block.pointee.kind == .absent, "decommitted block is not absent", address)
+        if block.isDecommitted { decommitted += 1 }
+        if block.isDecommitted != wasDecommitted { edges += 1 }
+        wasDecommitted = block.isDecommitted
         if arena.mayBeShared(number) {
           seen.shared += 1
           require(block.pointee.kind != .absent, "absent block is believed shared", address)
@@ -31,12 +38,16 @@ extension PageHeapCore {
         }
         check(block, address)
         seen.add(block)
+        seen.discarded += state.pointee.discards(of: block)?.discarded.count ?? 0
       }
+      if wasDecommitted { edges += 1 }
       require(free == arena.freeBlocks, "count of free blocks is wrong", arena.range.start)
       for word in 0..<min(arena.absentHint, arena.wordCount) {
         require(arena.freeWords[word] & ~arena.residentWords[word] == 0, "absent hint is too high", arena.range.start)
       }
     }
+    require(decommitted == state.pointee.decommittedBlocks, "total of decommitted blocks is wrong", UInt(decommitted))
+    require(edges == state.pointee.decommittedEdges, "count of decommitted edges is wrong", UInt(edges))
     checkTotals(seen)
     checkLists(seen)
   }
@@ -82,6 +93,14 @@ extension PageHeapCore {
       lazy += (released & ~block.zeroMap.words[word]).nonzeroBitCount
     }
     require(lazy == Int(header.lazy), "lazy count is wrong", address)
+    if let maps = state.pointee.discards(of: block) {
+      for word in 0..<wordsPerMap {
+        let discarded = maps.discarded.words[word]
+        let marks = maps.planted.words[word] | maps.untouched.words[word]
+        require(discarded & ~block.used.words[word] == 0, "discarded page is free", address)
+        require(marks & ~discarded == 0, "page has a mark and is not discarded", address)
+      }
+    }
     if header.kind == .occupied {
       require(block.isBroken || header.released == 0, "intact block has released pages", address)
       let releasable =
@@ -97,6 +116,7 @@ extension PageHeapCore {
     require(state.inFlightPages == seen.inFlight, "total of pages in flight is wrong", UInt(seen.inFlight))
     require(state.releasedPages == seen.released, "total of released pages is wrong", UInt(seen.released))
     require(state.lazyPages == seen.lazy, "total of lazy pages is wrong", UInt(seen.lazy))
+    require(state.discardedPages == seen.discarded, "total of discarded pages is wrong", UInt(seen.discarded))
     require(state.phantomPages == seen.phantom, "total of phantom pages is wrong", UInt(seen.phantom))
     require(state.occupiedBlocks == seen.occupied, "total of occupied blocks is wrong", UInt(seen.occupied))
     require(state.freeResidentBlocks == seen.freeResident, "total of free blocks is wrong", UInt(seen.freeResident))
@@ -133,6 +153,8 @@ extension PageHeapCore {
         block = each.pointee.nextReleasable
       }
     }
+    require(
+      state.pointee.lists.releasedBlocks == seen.besideReleased, "count of blocks with released pages is wrong", 0)
     require(listed == seen.listed, "a block is missing from the placement lists", UInt(listed))
     require(releasable == seen.releasable, "a block is missing from the releasable lists", UInt(releasable))
     checkFree(state.pointee.freeIntact, seen.freeIntact)
@@ -161,12 +183,14 @@ struct InvariantTotals {
   var released = 0
   var lazy = 0
   var phantom = 0
+  var discarded = 0
   var occupied = 0
   var freeResident = 0
   var absent = 0
   var shared = 0
   var releasing = 0
   var listed = 0
+  var besideReleased = 0
   var releasable = 0
   var freeIntact = 0
   var freeLazy = 0
@@ -185,6 +209,7 @@ struct InvariantTotals {
     case .occupied:
       occupied += 1
       if header.list != noList { listed += 1 }
+      if header.released != 0 { besideReleased += 1 }
       if header.releasable != 0 { releasable += 1 }
     case .absent: absent += 1
     case .releasing: releasing += 1

@@ -20,7 +20,7 @@ extension PageHeapCore {
     state.pointee.partsRefaultedAtTick = refaulted
     report.nextTickNanoseconds = plan.nextTick
     defer { state.pointee.policy = .rentOrBuy(policy) }
-    if !state.pointee.strategyReleases { return }
+    if !state.pointee.releasesAtTicks { return }
     let before = state.pointee.totals.releaseRanges
     var stretch = Self.blocksPerStretch
     for arena in 0..<state.pointee.arenaCount {
@@ -98,7 +98,7 @@ extension PageHeapCore {
   /// Makes a broken block huge again, and answers whether it is. Held lock on entry and return; open in between.
   private func rebuild(_ block: Block) -> Bool {
     // The lock may have been open since the verdict.
-    if block.pointee.kind != .occupied || !block.isBroken { return true }
+    if block.pointee.kind != .occupied || !block.isBroken || state.pointee.holdsDiscarded(block) { return true }
     // A rebuild would copy what a child shares, and charge it twice.
     if state.pointee.mayBeShared(block) && !reviewShared(block) { return false }
     var range = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
@@ -126,7 +126,10 @@ extension HeapState {
     facts.isOccupied = block.pointee.kind == .occupied
     facts.isResident = block.pointee.kind != .absent
     facts.isBroken = block.isBroken
-    facts.usedPages = Int(block.pointee.used)
+    // Nobody runs on what is discarded, and a copy of it could not be dropped any more.
+    let discarded = discardedCount(block)
+    facts.usedPages = Int(block.pointee.used) - discarded
+    facts.mayRebuild = discarded == 0
     facts.idlePages = facts.isResident ? block.freeResidentPages : 0
     facts.idleRanges = min(Int(block.pointee.spans) + 1, facts.idlePages)
     facts.releasedPages = Int(block.pointee.released) - Int(block.pointee.lazy)

@@ -31,11 +31,9 @@ extension PageHeapCore {
     }
     let plan = state.pointee.policy.plan(input)
     report.nextTickNanoseconds = plan.nextTick
-    if state.pointee.strategyReleases {
+    if state.pointee.releasesAtTicks {
       let kind = state.pointee.options.strategy.kind
-      // Whoever waits needs memory now: the tick goes on another time.
-      let done = release(
-        pages: plan.pages, order: plan.order, ranges: min(state.pointee.options.rangesPerTick, ranges), givesWay: true)
+      let done = carryOut(plan, ranges: min(state.pointee.options.rangesPerTick, ranges))
       report.releasedPages = done.pages
       report.isUnfinished = done.hitBound
       if kind == .freeThenDontneed { secondStage() }
@@ -67,18 +65,47 @@ extension PageHeapCore {
     return done.pages
   }
 
-  /// Held lock on entry and return; open in between.
+  /// Releases what a policy planned. Held lock on entry and return; open in between.
+  private func carryOut(_ plan: ScavengePlan, ranges limit: Int) -> (pages: Int, hitBound: Bool) {
+    if plan.beginsGeneration { beginGeneration() }
+    if plan.pages > 0 && plan.order.walk == .oldest { findOldest(pages: plan.pages) }
+    var order = plan.order
+    order.wholeOnly = plan.pagesWithParts < plan.pages
+    // Whoever waits needs memory now: the tick goes on another time.
+    let first = release(
+      pages: plan.pages, order: order, ranges: limit, givesWay: true, round: plan.roundPages,
+      nanoseconds: plan.nanoseconds)
+    if !order.wholeOnly || first.hitBound || first.pages >= plan.pagesWithParts {
+      return (first.pages, first.hitBound)
+    }
+    let second = release(
+      pages: plan.pagesWithParts - first.pages, order: plan.order, ranges: limit - first.ranges, givesWay: true)
+    return (first.pages + second.pages, second.hitBound)
+  }
+
+  /// Held lock on entry and return; open in between. In rounds of `round` pages, until the calls took `nanoseconds`.
   private func release(
-    pages: Int, order: ReleaseOrder, ranges limit: Int, givesWay: Bool
-  ) -> (pages: Int, hitBound: Bool) {
+    pages: Int, order: ReleaseOrder, ranges limit: Int, givesWay: Bool, round: Int = .max, nanoseconds: UInt64 = .max
+  ) -> (pages: Int, hitBound: Bool, ranges: Int) {
     let kind = state.pointee.options.strategy.kind
+    let before = state.pointee.totals.releaseNanoseconds
     var ranges = 0
     var released = 0
-    while released < pages && ranges < limit && !state.pointee.wasPostponed {
+    while released < pages && ranges < limit && !state.pointee.wasPostponed
+      && state.pointee.totals.releaseNanoseconds - before < nanoseconds
+    {
+      let wanted = min(pages - released, round)
       var selected = 0
-      while selected < pages - released && ranges < limit {
-        let sent = state.pointee.sendNext(order, wanted: pages - released - selected)
-        if sent == 0 { break }
+      while selected < wanted && ranges < limit {
+        let sent = state.pointee.sendNext(order, wanted: wanted - selected)
+        if sent == 0 {
+          if !state.pointee.walk.isPaused { break }
+          // A long walk lets others at the heap.
+          state.pointee.walk.isPaused = false
+          lock.unlock()
+          lock.lock()
+          continue
+        }
         selected += sent
         ranges += 1
       }
@@ -86,9 +113,9 @@ extension PageHeapCore {
       if selected == 0 { break }
       released += releaseBatch(
         kind == .freeThenDontneed ? .free : kind, custom: state.pointee.options.customStrategy)
-      if givesWay && state.pointee.waitingScavengers > 0 && released < pages { return (released, true) }
+      if givesWay && state.pointee.waitingScavengers > 0 && released < pages { return (released, true, ranges) }
     }
-    return (released, ranges >= limit)
+    return (released, ranges >= limit, ranges)
   }
 
   private func noteTick(_ nanoseconds: UInt64, _ processCPU: UInt64) -> ScavengeInput {
@@ -101,12 +128,15 @@ extension PageHeapCore {
     input.freedPages = state.pointee.pagesFreed - state.pointee.pagesFreedAtTick
     input.refaultedPages = state.pointee.totals.pagesRefaulted - state.pointee.pagesRefaultedAtTick
     input.releasablePages = state.pointee.freeResidentPages
-    input.usedPages = state.pointee.usedPages
+    // What is discarded nobody runs on.
+    input.usedPages = state.pointee.usedPages - state.pointee.discardedPages
     input.phantomPages = state.pointee.phantomPages
+    input.releaseNanoseconds = state.pointee.totals.releaseNanoseconds - state.pointee.releaseNanosecondsAtTick
     state.pointee.now = nanoseconds
     state.pointee.totals.ticks += 1
     state.pointee.pagesFreedAtTick = state.pointee.pagesFreed
     state.pointee.pagesRefaultedAtTick = state.pointee.totals.pagesRefaulted
+    state.pointee.releaseNanosecondsAtTick = state.pointee.totals.releaseNanoseconds
     return input
   }
 
@@ -148,6 +178,8 @@ extension PageHeapCore {
     let check = sampling > 0 && state.pointee.effectCountdown < 0
     if check { state.pointee.effectCountdown = sampling - 1 }
     let forks = state.pointee.forks
+    let mayDecommit = state.pointee.decommittedEdges < Self.mostDecommittedEdges
+    let advisesHugePages = advisesHugePages
     lock.unlock()
     var cost: ReleaseCost
     switch kind {
@@ -156,6 +188,11 @@ extension PageHeapCore {
     case .dontneed: cost = DontneedStrategy().release(batch, on: kernel)
     case .free, .freeThenDontneed: cost = FreeStrategy().release(batch, on: kernel)
     case .splitDontneed: cost = SplitDontneedStrategy().release(batch, on: kernel)
+    case .deferred: cost = DeferredStrategy().release(batch, on: kernel)
+    case .cold: cost = ColdStrategy().release(batch, on: kernel)
+    case .pageout: cost = PageoutStrategy().release(batch, on: kernel)
+    case .decommit:
+      cost = DecommitStrategy(mayDecommit: mayDecommit, advisesHugePages: advisesHugePages).release(batch, on: kernel)
     }
     if check, let sample = batch.sample { batch.check(sample, on: kernel, cost: &cost) }
     lock.lock()
@@ -292,7 +329,7 @@ extension PageHeapCore {
 
   /// In price order: wholly free blocks, broken blocks, what is lazily free, phantom, long spans of intact blocks. Answers how
   /// many pages went: those that were resident before, by the kernel's word, or those that were believed charged.
-  private func releaseHonestly(pages: Int, measured: Bool) -> Int {
+  func releaseHonestly(pages: Int, measured: Bool) -> Int {
     let kind: StrategyKind = kernel.capabilities.supports(.splitDontneed) ? .splitDontneed : .dontneed
     var order = ReleaseOrder(preferBroken: true, length: .longest)
     order.wholeFirst = true
@@ -376,7 +413,7 @@ extension PageHeapCore {
       switch batch.known[index].effect {
       case .gone: pages += resident[index] >= 0 ? Int(resident[index]) : size
       case .goneFromWholeFolio: believed -= size
-      case .postponed, .refused, .lazy: break
+      case .postponed, .refused, .lazy, .cold, .swapped, .decommitted: break
       }
     }
     // A block that goes as a whole takes its phantom along, but how much that was is only believed: pages of its folio

@@ -37,7 +37,9 @@ extension PageHeapCore {
     result.lazyPages = state.pointee.lazyPages
     result.releasedPages = state.pointee.releasedPages - state.pointee.lazyPages
     result.phantomPages = state.pointee.phantomPages
+    result.discardedPages = state.pointee.discardedPages
     result.absentBlocks = state.pointee.absentBlocks
+    result.decommittedBlocks = state.pointee.decommittedBlocks
     // Those that are in flight are in memory until they are booked.
     result.freeResidentBlocks = state.pointee.freeResidentBlocks + state.pointee.releasingBlocks
     result.blocks =

@@ -7,7 +7,8 @@
 //
 // Files: Block, PageMap, Arena (tables); PlacementLists (where a span goes, and why); HeapState (guarded steps); this
 // file (life and limits); PageHeap+Allocate, +Free, +Resize, +Lookup (spans); PageHeap+Release (scavenging),
-// +Residency (what the kernel really has), +Fork (what a fork takes along), +Statistics, +Invariants.
+// +Residency (what the kernel really has), +Fork (what a fork takes along), +Discard (contents that stay as long as
+// memory lasts), +Statistics, +Invariants.
 
 import CHugeSpanShims
 
@@ -93,6 +94,7 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
       let arena = state.pointee.arenas[index]
       kernel.unreserve(arena.range)
       kernel.unmapMetadata(arena.metadata, byteCount: arena.metadataBytes)
+      if let discards = arena.discards { kernel.unmapMetadata(discards, byteCount: arena.discardBytes) }
     }
     kernel.unmapMetadata(table, byteCount: tableBytes)
   }
@@ -211,7 +213,7 @@ extension PageHeapCore {
     let blocks = byteCount >> bytesPerBlockShift
     let words = (blocks + 63) / 64
     let userDataBytes = state.pointee.options.userData ? blocks * pagesPerBlock * MemoryLayout<UInt64>.stride : 0
-    let entriesOffset = (words * 3 * MemoryLayout<UInt64>.stride + 63) & ~63
+    let entriesOffset = (words * 4 * MemoryLayout<UInt64>.stride + 63) & ~63
     let userDataOffset = (entriesOffset + blocks * bytesPerBlockEntry + 4095) & ~4095
     let accountsOffset = (userDataOffset + userDataBytes + 7) & ~7
     let accountBytes = state.pointee.policy.keepsAccounts ? blocks * MemoryLayout<BlockAccount>.stride : 0
@@ -225,7 +227,7 @@ extension PageHeapCore {
         kernel.unreserve(range)
         throw error
       }
-      if state.pointee.options.adviseHugePages && !kernel.capabilities.contains(.hugePagesUnasked) {
+      if advisesHugePages {
         // Refusal is no failure: a heap without hugepages is a slower heap.
         _ = withUnsafePointer(to: range) { pointer in
           kernel.advise(.hugepage, UnsafeBufferPointer(start: pointer, count: 1))
@@ -235,7 +237,7 @@ extension PageHeapCore {
       (state.pointee.arenas + state.pointee.arenaCount).initialize(
         to: Arena(
           range: range, committedBlocks: 0, totalBlocks: blocks, freeWords: words64, residentWords: words64 + words,
-          sharedWords: words64 + 2 * words, entries: metadata + entriesOffset,
+          sharedWords: words64 + 2 * words, denseWords: words64 + 3 * words, entries: metadata + entriesOffset,
           userData: userDataBytes == 0 ? nil : (metadata + userDataOffset).assumingMemoryBound(to: UInt64.self),
           accounts: accountBytes == 0 ? nil : (metadata + accountsOffset).assumingMemoryBound(to: BlockAccount.self),
           metadata: metadata, metadataBytes: metadataBytes, freeBlocks: 0, absentHint: 0))

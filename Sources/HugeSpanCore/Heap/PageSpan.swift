@@ -75,4 +75,29 @@ public enum HeapError: Error, Equatable, Sendable {
   case invalidRequest
   /// The strategy needs something that this kernel lacks.
   case strategyNotSupported
+  /// A forked child shares the pages (or the kernel does not say), so that they can not be discarded.
+  case sharedWithChild
+}
+
+/// What became of discarded contents.
+public enum DiscardVerdict: UInt8, Sendable {
+  /// Every page has what it had.
+  case intact
+  /// No page has: all of them read as zero.
+  case lost
+  /// Some have, the others read as zero.
+  case partlyLost
+}
+
+/// What an undone discard found.
+public struct UndoneDiscard: Equatable, Sendable {
+  /// What became of the contents.
+  public var verdict: DiscardVerdict
+  /// Pages that were lost, and read as zero now.
+  public var lostPages: Int
+
+  package init(verdict: DiscardVerdict, lostPages: Int) {
+    self.verdict = verdict
+    self.lostPages = lostPages
+  }
 }

@@ -2,13 +2,19 @@
 //
 // Each step sends one span into flight and answers with its pages. No step looks at more than a few lists: the longest
 // free range of intact blocks is the key of the placement lists, that of broken blocks the key of the releasable lists.
-// Only the longest run of wholly free blocks has to be looked for, in the arenas' bitmaps.
+// Only the longest run of wholly free blocks has to be looked for, in the arenas' bitmaps. Orders by age and by address have
+// no list (`Selection+Walks`).
 
 extension HeapState {
   /// Sends the next span of `order` into flight; 0 if there is none, or the batch is full.
   mutating func sendNext(_ order: ReleaseOrder, wanted: Int) -> Int {
-    if batch.isFull || !strategyReleases { return 0 }
-    let wholeOnly = options.strategy.wholeBlocksOnly
+    if batch.isFull || !releasesAtTicks { return 0 }
+    let wholeOnly = options.strategy.releasesWholeOnly || order.wholeOnly
+    switch order.walk {
+    case .none: break
+    case .oldest: return sendOldest(wholeOnly: wholeOnly)
+    case .highest: return sendHighest(wanted: wanted, wholeOnly: wholeOnly)
+    }
     if order.length == .roundRobin { return sendRoundRobin(order, wanted: wanted, wholeOnly: wholeOnly) }
     if order.preferBroken {
       let broken = sendBrokenWhole()
@@ -68,22 +74,25 @@ extension HeapState {
       }
       if runBound == 0 || best.count < runBound {
         best.count = 0
-        for index in 0..<arenaCount where best.count < HeapState.longestCall {
-          longestIntactRun(in: index, from: 0, enough: HeapState.longestCall, &best)
+        for index in 0..<arenaCount where best.count < longestRun {
+          longestIntactRun(in: index, from: 0, enough: longestRun, &best)
         }
       }
     }
     if best.count == 0 { return 0 }
-    runBound = min(best.count, HeapState.longestCall)
+    runBound = min(best.count, longestRun)
     runCursor = BlockCursor(arena: best.arena, index: best.start)
     let wantedBlocks = (max(wanted, 1) - 1) / pagesPerBlock + 1
-    let count = min(min(best.count, wantedBlocks), HeapState.longestCall)
+    let count = min(min(best.count, wantedBlocks), longestRun)
     sendWhole(arenas[best.arena].block(best.start), count: count)
     return count * pagesPerBlock
   }
 
   /// Blocks given to the kernel in one range, at most: 128 MiB, so that one call stays short.
   static let longestCall = 64
+
+  /// Blocks in a range, at most: `deferred` asks of each block whether it is one hugepage.
+  private var longestRun: Int { options.strategy.kind == .deferred ? 1 : HeapState.longestCall }
 
   /// Looks at the runs of arena `index` from block `first` on until one of `enough` blocks is found.
   private func longestIntactRun(

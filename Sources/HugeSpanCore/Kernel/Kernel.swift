@@ -48,9 +48,12 @@ public struct KernelError: Error, Equatable, Sendable {
   package static let notSupported = KernelError(code: 95)  // EOPNOTSUPP
 }
 
-/// The madvise values that the heap uses.
+/// What the heap wants done to ranges: the madvise values that it uses, and `decommit`, which is no madvise.
 package enum Advice: UInt8, Sendable {
   case dontneed, free, cold, pageout, collapse, hugepage, populate
+  /// The opposite of `Kernel.commit`: memory, and what was promised of it under strict overcommit, go back; the range stays
+  /// reserved, touching it would fault, and what it was advised is forgotten.
+  case decommit
 }
 
 /// What became of one batch of advice.
@@ -141,6 +144,12 @@ package protocol Kernel: Sendable {
 
   /// Writes zeros.
   func zero(_ range: AddressRange)
+
+  /// One word of memory that the kernel may be taking meanwhile: read, written, or read and pinned in one step. See
+  /// Pinning.swift, which also has what every kernel does that has real memory.
+  func word(at address: UInt) -> UInt64
+  func setWord(_ value: UInt64, at address: UInt)
+  func pin(at address: UInt) -> UInt64
 
   /// Maps real, zeroed memory for the heap's own tables; never from malloc.
   func mapMetadata(byteCount: Int) throws(KernelError) -> UnsafeMutableRawPointer

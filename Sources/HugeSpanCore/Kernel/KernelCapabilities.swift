@@ -35,10 +35,13 @@ package struct KernelCapabilities: Equatable, Sendable {
   /// the kernel tries. Not among `all`.
   package static let hugePagesUnasked = Self(rawValue: 1 << 10)
 
+  /// A range can be taken out of use, so that touching it would fault, and committed again.
+  package static let decommit = Self(rawValue: 1 << 11)
+
   /// Nothing.
   package static let none = Self(rawValue: 0)
   /// Everything: what a kernel model says unless it is told otherwise.
-  package static let all = Self(rawValue: (1 << 10) - 1)
+  package static let all = Self(rawValue: (1 << 10) - 1 | 1 << 11)
 
   package func contains(_ other: Self) -> Bool { rawValue & other.rawValue == other.rawValue }
 

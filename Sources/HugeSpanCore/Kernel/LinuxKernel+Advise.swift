@@ -71,7 +71,11 @@ extension LinuxKernel {
   private func adviseOne(_ advice: Advice, _ range: AddressRange, _ outcome: inout AdviseOutcome) -> KernelError? {
     var attempts = 0
     while true {
-      let result = Self.timed(&outcome) { hs_shim_madvise(range.start, range.byteCount, advice.value) }
+      let result = Self.timed(&outcome) {
+        advice == .decommit
+          ? hs_shim_decommit(range.start, range.byteCount)
+          : hs_shim_madvise(range.start, range.byteCount, advice.value)
+      }
       if result == 0 { return nil }
       let error = KernelError(code: Int32(-result))
       attempts += 1
@@ -117,7 +121,7 @@ extension LinuxKernel {
 }
 
 extension Advice {
-  /// The number that madvise takes.
+  /// The number that madvise takes; `decommit` has none.
   var value: Int32 {
     switch self {
     case .dontneed: Int32(HS_SHIM_MADV_DONTNEED)
@@ -127,6 +131,7 @@ extension Advice {
     case .collapse: Int32(HS_SHIM_MADV_COLLAPSE)
     case .hugepage: Int32(HS_SHIM_MADV_HUGEPAGE)
     case .populate: Int32(HS_SHIM_MADV_POPULATE_WRITE)
+    case .decommit: -1
     }
   }
 }

@@ -17,6 +17,7 @@ extension LinuxKernel {
 
     probeResidency(on: pages)
     probeAdvice(on: pages)
+    probeDecommit(of: AddressRange(start: pages.end, byteCount: 4 * geometry.pageBytes))
     probeBatching(on: AddressRange(start: pages.start, byteCount: geometry.pageBytes))
     if batching != .none { capabilities.insert(.batchedAdvice) }
     if geometry.hugePageBytes > 0 {
@@ -44,6 +45,15 @@ extension LinuxKernel {
     if accepts(.free, range) { capabilities.insert(.free) }
     Self.touch(range.start)
     if accepts(.dontneed, range), Self.word(range.start) == 0 { capabilities.insert(.dontneed) }
+  }
+
+  /// Decommitted, it holds nothing; committed again, it reads as zero.
+  private mutating func probeDecommit(of range: AddressRange) {
+    Self.touch(range.start)
+    guard hs_shim_decommit(range.start, range.byteCount) == 0, (try? presence(of: range))?.presentBytes == 0,
+      (try? commit(range)) != nil, Self.word(range.start) == 0
+    else { return }
+    capabilities.insert(.decommit)
   }
 
   private mutating func probeHugePages(on block: AddressRange) {

@@ -27,7 +27,7 @@ extension LinuxHeap {
     if now >= control.nextTick.pointee {
       let report = core.tick(
         at: now, processCPU: hs_shim_process_cpu_nanoseconds(), ranges: ReleaseBatch.capacity)
-      control.nextTick.pointee = now &+ Self.pause(after: report)
+      control.nextTick.pointee = now &+ min(Self.pause(after: report), watchPressure())
     }
     hs_shim_word_store(control.isTicking, 0)
   }
@@ -43,6 +43,7 @@ extension LinuxHeap {
     control.nextTick.pointee = hs_shim_monotonic_nanoseconds() &+ Self.rest
     hs_shim_word_store(control.frees, 1)
     hs_shim_word_store(control.isTicking, 0)
+    forgetWatching()
     core.resumeInChild()
   }
 }

@@ -44,6 +44,7 @@ package struct LinuxHeap: ~Copyable {
   package static func destroy(_ heap: UnsafeMutablePointer<LinuxHeap>) {
     heap.pointee.stopScavenger()
     ForkHandlers.remove(heap)
+    heap.pointee.endWatching()
     let bytes = heap.pointee.mappedBytes
     let kernel = heap.pointee.core.kernel
     heap.deinitialize(count: 1)
@@ -90,7 +91,9 @@ package struct LinuxHeap: ~Copyable {
       hs_shim_sleep_nanoseconds(20_000)
     }
     hs_shim_word_wake(phase)
+    wakeWatcher()
     hs_shim_thread_join(control.thread.pointee)
+    endWatching()
     hs_shim_word_store(phase, HeapControl.idle)
   }
 
@@ -98,10 +101,29 @@ package struct LinuxHeap: ~Copyable {
   fileprivate borrowing func scavengeUntilStopped() {
     var pacing = ResidencyPacing(
       now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
+    let watches = defersReleases
+    if watches { beginWatching() }
+    var nextTick: UInt64 = 0
+    var isWoken = false
     while hs_shim_word_load(control.phase) != HeapControl.stopping {
+      if watches {
+        let nextLook = watchPressure(isWoken: isWoken)
+        // Reclaim of file cache signals all the time; that is worth a hundred looks a second.
+        if isWoken { hs_shim_sleep_nanoseconds(min(nextLook, 10_000_000)) }
+        let now = hs_shim_monotonic_nanoseconds()
+        // While memory is short nothing else matters that takes time.
+        if now < nextTick || nextLook <= PressureWatcher.shortestPeriod {
+          isWoken = waitForEvent(min(nextLook, nextTick > now ? nextTick &- now : nextLook))
+          if now < nextTick &+ Self.longestDelay { continue }
+        }
+      }
       let pause = scavengeOnce(
         &pacing, now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
-      hs_shim_word_wait(control.phase, HeapControl.running, pause)
+      if watches {
+        nextTick = hs_shim_monotonic_nanoseconds() &+ pause
+      } else {
+        hs_shim_word_wait(control.phase, HeapControl.running, pause)
+      }
     }
   }
 
@@ -116,6 +138,9 @@ package struct LinuxHeap: ~Copyable {
     }
     return Self.pause(after: core.tick(at: now, processCPU: processCPU))
   }
+
+  /// How long a tick may be late because memory is short, in nanoseconds.
+  private static var longestDelay: UInt64 { 100_000_000 }
 
   /// Even unfinished work leaves the processor to others for a moment; and a second is the longest that a policy without
   /// a deadline is left alone.
@@ -139,12 +164,17 @@ package struct HeapControl {
   /// Neighbours in the list of live heaps, guarded by the list's lock.
   let next: UnsafeMutablePointer<UnsafeMutablePointer<LinuxHeap>?>
   let previous: UnsafeMutablePointer<UnsafeMutablePointer<LinuxHeap>?>
+  /// The event that wakes a thread that watches for pressure, plus one; whether one looks just now; and what it knows.
+  let wakeEvent: UnsafeMutablePointer<UInt32>
+  let isWatching: UnsafeMutablePointer<UInt32>
+  let pressure: UnsafeMutablePointer<PressureState>
   /// What the interface on top keeps with the heap.
   let interfaceMemory: UnsafeMutableRawPointer
 
   /// Bytes for the interface on top.
   package static var interfaceByteCount: Int { 128 }
-  static var byteCount: Int { 48 + interfaceByteCount }
+  private static var pressureOffset: Int { 48 + interfaceByteCount + 16 }
+  static var byteCount: Int { pressureOffset + MemoryLayout<PressureState>.stride }
 
   // Phases: no thread; one that runs; one that was told to stop; one that starts or is waited for; and after a fork, none
   // here but one in the parent.
@@ -165,6 +195,10 @@ package struct HeapControl {
     next = (memory + 32).assumingMemoryBound(to: UnsafeMutablePointer<LinuxHeap>?.self)
     previous = (memory + 40).assumingMemoryBound(to: UnsafeMutablePointer<LinuxHeap>?.self)
     interfaceMemory = memory + 48
+    wakeEvent = (memory + 48 + Self.interfaceByteCount).assumingMemoryBound(to: UInt32.self)
+    isWatching = wakeEvent + 1
+    pressure = (memory + Self.pressureOffset).assumingMemoryBound(to: PressureState.self)
+    pressure.initialize(to: PressureState())
   }
 }
 

@@ -10,8 +10,50 @@ public enum PolicyChoice: Equatable, Sendable {
   case gperftools(rate: Double)
   /// The three ideas of the seed mail on top of the scavenge counter, each with its switch.
   case seed(SeedOptions)
+  /// TCMalloc's background release: a constant rate, and no hugepage broken for what recent demand would want back.
+  case demandWindow(DemandWindowOptions)
+  /// jemalloc's decay: unused memory goes along a smooth curve.
+  case decay(DecayOptions)
+  /// Go's background scavenger: memory above a goal, for a percent of a processor's time.
+  case paced(PacedOptions)
   /// Rent against purchase, block by block, at a memory price.
   case rentOrBuy(RentOrBuyOptions)
+}
+
+/// TCMalloc's release rate and the intervals of its adaptive subrelease.
+public struct DemandWindowOptions: Equatable, Sendable {
+  /// Over how long the largest fluctuation of demand within a second is looked for, in nanoseconds: up to ten minutes. If
+  /// both intervals are 0, demand is not looked at.
+  public var shortNanoseconds: UInt64 = 60_000_000_000
+  /// Over how long the largest of the seconds' least demands is looked for, in nanoseconds: up to ten minutes.
+  public var longNanoseconds: UInt64 = 300_000_000_000
+  /// Bytes to release in a second, if there are so many: 32 MiB. TCMalloc's own default, 0, releases nothing.
+  public var bytesPerSecond: UInt64 = 32 << 20
+  /// The longest that demand is remembered, in nanoseconds.
+  package static var longestNanoseconds: UInt64 { 600_000_000_000 }
+
+  /// The defaults.
+  public init() {}
+}
+
+/// jemalloc's decay time.
+public struct DecayOptions: Equatable, Sendable {
+  /// After how long nothing is left of what became unused at a time, in nanoseconds; 0 releases at once.
+  public var decayNanoseconds: UInt64 = 10_000_000_000
+
+  /// The default: 10 s.
+  public init() {}
+}
+
+/// The budget of Go's background scavenger.
+public struct PacedOptions: Equatable, Sendable {
+  /// Share of a processor's time for releases, in percent: above 0, at most 100.
+  public var budgetPercent: Double = 1
+  /// The longest that a generation lasts, in nanoseconds. It ends sooner if as much was allocated as was in use.
+  public var periodNanoseconds: UInt64 = 120_000_000_000
+
+  /// The defaults: one percent, two minutes.
+  public init() {}
 }
 
 /// What the priced policy goes by.
@@ -47,6 +89,7 @@ public struct SeedOptions: Equatable, Sendable {
 /// Which madvise sequence gives memory back.
 public enum StrategyKind: UInt8, Sendable {
   case keep, dontneed, free, freeThenDontneed, splitDontneed
+  case cold, pageout, decommit, deferred
 }
 
 /// A strategy, possibly limited to whole pageblocks.
@@ -57,12 +100,23 @@ public struct StrategyChoice: Equatable, Sendable {
   public var wholeBlocksOnly: Bool
   /// Age at which lazily freed memory goes to the second stage of `freeThenDontneed`, in nanoseconds.
   public var secondStageNanoseconds: UInt64 = 10_000_000_000
+  /// Whether `deferred` hands wholly free pageblocks to MADV_FREE when the policy gives them up, so that the kernel can take
+  /// them without asking. Off, nothing at all happens to free memory without pressure.
+  public var freesWholeBlocks: Bool = true
 
   /// Creates the choice `kind`, for any range or for whole blocks only.
   public init(_ kind: StrategyKind, wholeBlocksOnly: Bool = false) {
     self.kind = kind
     self.wholeBlocksOnly = wholeBlocksOnly
   }
+
+  /// Whether parts of blocks are left alone. `decommit` always does: each range costs up to two of the process' mappings,
+  /// of which the kernel allows 65,530, and a hole of pages would be one in the middle of a hugepage.
+  /// `deferred` leaves them to the pressure that may come.
+  package var releasesWholeOnly: Bool { wholeBlocksOnly || kind == .decommit || kind == .deferred }
+
+  /// Whether a policy's decision has an effect at all.
+  package var releasesAtTicks: Bool { kind != .keep && (kind != .deferred || freesWholeBlocks) }
 }
 
 extension KernelCapabilities {
@@ -74,6 +128,10 @@ extension KernelCapabilities {
     case .dontneed: contains(.dontneed)
     case .free: contains(.free)
     case .freeThenDontneed: contains(.free) && contains(.dontneed)
+    case .cold: contains(.cold) && contains(.dontneed)
+    case .pageout: contains(.pageout) && contains(.dontneed)
+    case .decommit: contains(.decommit) && contains(.dontneed)
+    case .deferred: contains(.free) && supports(.splitDontneed)
     case .splitDontneed:
       contains(.dontneed) && (contains(.honestSplit) || !(contains(.hugePages) || contains(.collapse)))
     }

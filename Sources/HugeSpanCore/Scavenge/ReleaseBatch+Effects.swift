@@ -16,9 +16,12 @@ extension ReleaseBatch {
 
   /// Reads back the effect of range `index`.
   func check<K: Kernel>(_ index: Int, on kernel: K, cost: inout ReleaseCost) {
-    if known[index].effect == .lazy {
-      checkLazy(index, on: kernel, cost: &cost)
-    } else if let found = firstRegion(in: ranges[index], on: kernel) {
+    switch known[index].effect {
+    case .lazy: checkLazy(index, on: kernel, cost: &cost)
+    // Of what is cold nothing can be read; what was swapped out was read back already.
+    case .cold, .swapped, .postponed, .refused: break
+    case .gone, .goneFromWholeFolio, .decommitted:
+      guard let found = firstRegion(in: ranges[index], on: kernel) else { return }
       cost.effectsChecked += 1
       if found.count > 0 { cost.effectsMissing += 1 }
     }

@@ -51,4 +51,18 @@ extension ReleaseBatch {
       if known[index].backing == .huge || known[index].backing == .unknown { known[index].effect = .refused }
     }
   }
+
+  /// Drops the ranges that somebody else maps, because no gentler advice has an effect on them. Needs `learnSharing`.
+  func dropShared<K: Kernel>(on kernel: K, cost: inout ReleaseCost) {
+    var isShared = false
+    for index in 0..<count where known[index].sharing == .shared { isShared = true }
+    if !isShared { return }
+    learnBacking(on: kernel)
+    refuseSharedHugePages()
+    advise(.dontneed, on: kernel, cost: &cost) {
+      known[$0].sharing == .shared && known[$0].effect != .refused
+    } effect: {
+      known[$0].isWhole ? .gone : .goneFromWholeFolio
+    }
+  }
 }

@@ -16,6 +16,22 @@ package enum ReleaseEffect: UInt8, Comparable {
   case goneFromWholeFolio
   /// The kernel may take it when it needs memory.
   case lazy
+  /// In memory with its contents, and next to be swapped out when memory is short: without swap never.
+  case cold
+  /// Swapped out with its contents: not charged as memory, and in no hugepage.
+  case swapped
+  /// The memory is back with the kernel, and touching the range would fault until it is committed again.
+  case decommitted
+
+  /// What a strategy of the embedder's says by number: all but `decommitted`, which would need its help to come back.
+  @inline(__always)
+  package init(embedder number: UInt8) {
+    self = number < ReleaseEffect.decommitted.rawValue ? ReleaseEffect(rawValue: number) ?? .postponed : .postponed
+  }
+
+  /// The pages still have contents somewhere: nobody may believe that they read as zero.
+  @inline(__always)
+  var keepsContents: Bool { self == .lazy || self == .cold || self == .swapped }
 
   package static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }

@@ -11,6 +11,10 @@
 //   free                 MADV_FREE: stays charged until the kernel wants it
 //   free-then-dontneed   MADV_FREE, and MADV_DONTNEED when the range has been lazily free for a while
 //   split-dontneed       MADV_COLD on one page splits the hugepage in place, then MADV_DONTNEED really frees
+//   cold                 MADV_COLD: stays, with its contents; swapped out first when memory is short (SwapStrategies)
+//   pageout              MADV_PAGEOUT: swapped out now (SwapStrategies)
+//   decommit             whole blocks become a reservation again (DecommitStrategy)
+//   deferred             nothing before memory gets short, but whole blocks are lazily free (DeferredStrategy)
 
 /// A release strategy.
 package protocol ReleaseStrategy: Sendable {
@@ -66,16 +70,7 @@ package struct FreeStrategy: ReleaseStrategy {
     } effect: { _ in
       .lazy
     }
-    var isShared = false
-    for index in 0..<batch.count where known[index].sharing == .shared { isShared = true }
-    if !isShared { return cost }
-    batch.learnBacking(on: kernel)
-    batch.refuseSharedHugePages()
-    batch.advise(.dontneed, on: kernel, cost: &cost) {
-      known[$0].sharing == .shared && known[$0].effect != .refused
-    } effect: {
-      known[$0].isWhole ? .gone : .goneFromWholeFolio
-    }
+    batch.dropShared(on: kernel, cost: &cost)
     return cost
   }
 }

@@ -6,12 +6,19 @@
 //
 //   empty block          its rent against releasing it whole and faulting it back; how long to wait is learned (WaitLearner)
 //   intact, partly free  the rent of the pages that stayed free, less the tax that breaking it would bring for as long as it
-//                        stays broken, against the split, the release, the expected refaults and the expected rebuild.
-//                        While the tax is the higher of the two it is never broken.
-//   broken, partly free  the rent of its free pages against the release and the expected refaults
-//   broken               the tax, less the rent of what a rebuild would bring back into memory, against the rebuild; against a
-//                        quarter of it while a busy time goes on of which the last was long enough to pay for it (BusyTime)
+//                        stays broken, against a share of what breaking it costs: the split, the release, the expected
+//                        refaults, and what is to be expected when the load returns (below). While the tax is the higher of
+//                        the two it is never broken.
+//   broken, partly free  the rent of its free pages against a share of the release and the expected refaults
+//   broken               the tax, less the rent of what a rebuild would bring back into memory, against a share of the rebuild:
+//                        half of it, or a quarter while a busy time goes on of which the last was long enough to pay for it (BusyTime)
 //   phantom              its rent against the cure
+//
+// The shares (`breakShare` and so on) are less than one, the break-even of a gap of unknown length, because idle pages of a block in use are not
+// such a gap: the longer they have been idle the longer they will be. They were found on the bundled traces at three prices, and the
+// cost is flat around them. What breaking costs later is in proportion to the pages that stay in use: a block that is broken when
+// the load returns pays tax on them until a rebuild is worth its price, and then the rebuild. Without that term blocks that
+// are half in use were broken at the end of idle times that were about as long as the wait (the redis trace at price 100: twice the excess).
 //
 // Source: the ski-rental problem (Karlin et al., Competitive Snoopy Caching, 1988) for the waits; the prices are measured.
 // The policy is a value without a clock or a reference to the heap: it is told a block's facts and answers with a verdict.
@@ -22,7 +29,10 @@ package struct BlockFacts {
   /// In memory: occupied, or wholly free and resident.
   package var isResident = false
   package var isBroken = false
+  /// Handed out, and not discarded.
   package var usedPages = 0
+  /// A rebuild would keep nothing in memory that the kernel may take.
+  package var mayRebuild = true
   /// Free pages in memory that were not given to the kernel.
   package var idlePages = 0
   /// Ranges that releasing them would take, at most.
@@ -41,7 +51,7 @@ package struct BlockAccount {
   /// Microseconds that speak for the next step: rent of idle pages, or tax of a broken block. For an empty block
   /// the seconds since it was first seen empty.
   package var accrued: Float = 0
-  /// Idle pages of an intact block when it was last seen.
+  /// Idle pages of an intact block when it was last seen; of an empty block the depth of its gap.
   package var idle: UInt16 = 0
   package var phase: Phase = .occupied
   /// Whether the block was broken when it was last seen.
@@ -54,6 +64,9 @@ package struct BlockAccount {
     self.phase = phase
     self.wasBroken = wasBroken
   }
+
+  /// How many blocks were empty when an empty block's gap began.
+  var depth: WaitLearner.Depth { WaitLearner.Depth(index: UInt8(truncatingIfNeeded: idle)) }
 
   package enum Phase: UInt8 {
     case occupied
@@ -90,9 +103,9 @@ package struct RentOrBuyPolicy: Sendable {
   /// Pages released from blocks in use and pages that came back, both fading.
   private var releasedParts: Double = RentOrBuyPolicy.priorPages
   private var refaultedParts: Double = RentOrBuyPolicy.priorPages / 2
-  /// Blocks that were broken and blocks that were rebuilt, both fading.
-  private var brokenBlocks: Double = RentOrBuyPolicy.priorBlocks
-  private var rebuiltBlocks: Double = 0
+  /// Empty blocks in memory: as the last tick left them, with those that fell empty since; and as counted in this tick.
+  private var emptyBlocks = 0
+  private var emptyCounted = 0
   private var lastCPU: UInt64 = 0
   private var hasCPU = false
   /// CPUs that the program kept busy since the last tick.
@@ -111,16 +124,20 @@ package struct RentOrBuyPolicy: Sendable {
   /// Share of time that rebuilding may take: it has to be done while the load is up, or its gain is gone, but a program
   /// that faults meanwhile waits for each.
   static let rebuildShare: Double = 0.2
+  /// Shares of its price at which the next step of a block in use is taken.
+  static let breakShare: Double = 0.3
+  static let releaseShare: Double = 0.5
+  static let unpromisedShare: Double = 0.5
   /// Share of a rebuild's price that has to have accrued when the busy time that goes on promises to pay the rest.
   static let promisedShare: Double = 0.25
-  /// Blocks of prior belief that none of those that are broken comes to be rebuilt.
-  static let priorBlocks: Double = 64
+  /// Share of what a full block pays when the load returns, its rebuild and as much in tax before, that counts when it is broken.
+  static let returnShare: Double = 0.6
 
   package init(_ options: RentOrBuyOptions, strategy: StrategyChoice, capabilities: KernelCapabilities) {
     self.options = options
     costs = options.costs
     pageRent = CostModel.rentPerPage(memoryPrice: options.memoryPrice)
-    releasesParts = !strategy.wholeBlocksOnly
+    releasesParts = !strategy.releasesWholeOnly
     breaksIntact = releasesParts && strategy.kind == .splitDontneed
     rebuilds = options.rebuild && capabilities.contains(.collapse)
   }
@@ -131,11 +148,12 @@ package struct RentOrBuyPolicy: Sendable {
   /// Share of partially released pages that is expected to come back.
   package var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
 
-  /// Share of blocks that are rebuilt after they were broken: a program with days and nights pays for that each time.
-  package var rebuiltShare: Double { min(rebuiltBlocks / brokenBlocks, 1) }
+  /// The wait of an empty block in seconds, if `emptyBlocks` were empty when it fell empty.
+  package func wholeWait(emptyBlocks: Int) -> Double { wholeWait(WaitLearner.Depth(emptyBlocks: emptyBlocks)) }
 
-  /// The wait of an empty block in seconds.
-  package var wholeWait: Double { blockRent > 0 ? learner.wait * costs.wholeBlock / blockRent : .infinity }
+  private func wholeWait(_ depth: WaitLearner.Depth) -> Double {
+    blockRent > 0 ? learner.wait(at: depth) * costs.wholeBlock / blockRent : .infinity
+  }
 
   /// A tick begins. `refaultedParts` and `releasedParts` are pages since the last one, of blocks in use.
   package mutating func begin(_ input: ScavengeInput, releasedParts released: Int, refaultedParts refaulted: Int)
@@ -157,8 +175,8 @@ package struct RentOrBuyPolicy: Sendable {
       RentOrBuyPolicy.priorPages + (releasedParts - RentOrBuyPolicy.priorPages) * fading + Double(released)
     refaultedParts =
       RentOrBuyPolicy.priorPages / 2 + (refaultedParts - RentOrBuyPolicy.priorPages / 2) * fading + Double(refaulted)
-    brokenBlocks = RentOrBuyPolicy.priorBlocks + (brokenBlocks - RentOrBuyPolicy.priorBlocks) * fading
-    rebuiltBlocks *= fading
+    emptyBlocks = emptyCounted
+    emptyCounted = 0
     rebuildPause = max(0, rebuildPause - seconds)
     rebuildBudget = max(1, Int(seconds * 1e6 * RentOrBuyPolicy.rebuildShare / max(costs.rebuild, 1)))
 
@@ -168,10 +186,11 @@ package struct RentOrBuyPolicy: Sendable {
       plan.cures = Int(min(phantomRent / max(costs.cure, 1), 64))
       phantomRent = 0
     }
-    // A quarter of the time in which the first decision can come due: an empty block's, a broken and fully used one's.
-    var due = blockRent > 0 ? costs.wholeBlock / blockRent : 1
+    // A quarter of the time in which the first decision can come due: an empty block's, a broken and fully used one's. Where
+    // blocks are given away at once, an eighth of break-even is soon enough.
+    var due = blockRent > 0 ? costs.wholeBlock / blockRent * min(max(learner.shortestWait, 0.125), 1) : 1
     let tax = taxPerPage * Double(pagesPerBlock)
-    if rebuilds && tax > 0 { due = min(due, costs.rebuild / tax) }
+    if rebuilds && tax > 0 { due = min(due, RentOrBuyPolicy.unpromisedShare * costs.rebuild / tax) }
     plan.nextTick = UInt64(max(0.05, min(due / 4, 1)) * 1e9)
     return plan
   }
@@ -180,7 +199,7 @@ package struct RentOrBuyPolicy: Sendable {
   package mutating func judge(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if !facts.isOccupied { return judgeEmpty(facts, &account) }
     if account.phase != .occupied {
-      if account.phase == .gap { bookGap(Double(account.accrued)) }
+      if account.phase == .gap { bookGap(Double(account.accrued), account.depth) }
       account = BlockAccount()
     }
     if facts.isBroken != account.wasBroken {
@@ -193,28 +212,38 @@ package struct RentOrBuyPolicy: Sendable {
   private mutating func judgeEmpty(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if account.phase != .occupied && facts.isResident && facts.age < 1.5 * seconds {
       // It was used in between: one gap ended, another began.
-      if account.phase == .gap { bookGap(Double(account.accrued)) }
+      if account.phase == .gap { bookGap(Double(account.accrued), account.depth) }
       account.phase = .occupied
     }
+    if facts.isResident { emptyCounted += 1 }
     if account.phase == .occupied {
       // A block that nobody ever used waits for nothing.
       if !facts.isResident { return .leave }
-      account = BlockAccount(accrued: 0, idle: 0, phase: .gap, wasBroken: false)
+      emptyBlocks += 1
+      account = BlockAccount(
+        accrued: 0, idle: UInt16(WaitLearner.Depth(emptyBlocks: emptyBlocks).index), phase: .gap, wasBroken: false)
+    } else if account.phase == .gap {
+      let before = Double(account.accrued)
+      account.accrued += Float(seconds)
+      learner.follow(account.depth, from: inPurchases(before), to: inPurchases(Double(account.accrued)))
+      if inPurchases(Double(account.accrued)) >= WaitLearner.longest {
+        bookGap(Double(account.accrued) + 1e9, account.depth)
+        account.phase = .booked
+      }
     } else {
       account.accrued += Float(seconds)
-    }
-    if account.phase == .gap && Double(account.accrued) * blockRent >= WaitLearner.longest * costs.wholeBlock {
-      bookGap(Double(account.accrued) + 1e9)
-      account.phase = .booked
     }
     if !facts.isResident || facts.idlePages == 0 { return .leave }
     // What is left of a broken block keeps it from coming back huge.
     if facts.isBroken { return .releaseWhole }
-    return Double(account.accrued) >= wholeWait ? .releaseWhole : .leave
+    return Double(account.accrued) >= wholeWait(account.depth) ? .releaseWhole : .leave
   }
 
-  private mutating func bookGap(_ length: Double) {
-    learner.book(gap: length * blockRent / costs.wholeBlock, wait: learner.wait)
+  /// The rent of an empty block for `seconds`, in units of its purchase.
+  private func inPurchases(_ seconds: Double) -> Double { seconds * blockRent / costs.wholeBlock }
+
+  private mutating func bookGap(_ seconds: Double, _ depth: WaitLearner.Depth) {
+    learner.book(gap: inPurchases(seconds), wait: learner.wait(at: depth))
   }
 
   /// The rent of pages that stayed free, less the tax of a broken block, until it has paid for breaking it.
@@ -228,9 +257,14 @@ package struct RentOrBuyPolicy: Sendable {
     account.idle = UInt16(truncatingIfNeeded: facts.idlePages)
     let rate = Double(facts.idlePages) * pageRent - taxPerPage * Double(facts.usedPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
-    if Double(account.accrued) < costs.split + purchase(facts) + costs.rebuild * rebuiltShare { return .leave }
-    brokenBlocks += 1
-    return .releaseIdle
+    return Double(account.accrued) < RentOrBuyPolicy.breakShare * (costs.split + purchase(facts)) + afterReturn(facts)
+      ? .leave : .releaseIdle
+  }
+
+  /// What a broken block pays when the load returns, as far as it is to be expected: a rebuild and as much in tax before it, in
+  /// proportion to its used pages. Where nothing is rebuilt the tax is all.
+  private func afterReturn(_ facts: BlockFacts) -> Double {
+    2 * RentOrBuyPolicy.returnShare * costs.rebuild * Double(facts.usedPages) / Double(pagesPerBlock)
   }
 
   /// Releasing the idle pages of a block, and those faults that are to be expected.
@@ -245,30 +279,32 @@ package struct RentOrBuyPolicy: Sendable {
       taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
       + pageRent * Double(facts.phantomPages)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
+    let rebuilds = rebuilds && facts.mayRebuild
     if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= rebuildWait(facts) {
       rebuildBudget -= 1
       return .rebuild
     }
     // What a rebuild is going to bring back is not worth releasing.
     if releasesParts && facts.idlePages > 0 && !(rebuilds && rate > 0) {
-      if facts.age * Double(facts.idlePages) * pageRent >= purchase(facts) { return .releaseIdle }
+      let rent = facts.age * Double(facts.idlePages) * pageRent
+      if rent >= RentOrBuyPolicy.releaseShare * purchase(facts) { return .releaseIdle }
     }
     return .leave
   }
 
-  /// What has to accrue before a block is rebuilt: its price, or less of it if the program is expected to go on for as long
+  /// What has to accrue before a block is rebuilt: half of its price, or less of it if the program is expected to go on for as long
   /// as it did last time and that would pay for it.
   private func rebuildWait(_ facts: BlockFacts) -> Double {
     let promised =
       busyTime.promisedTax * Double(facts.usedPages)
       - busyTime.promisedSeconds * pageRent * Double(facts.releasedPages - facts.phantomPages)
-    return promised >= costs.rebuild ? RentOrBuyPolicy.promisedShare * costs.rebuild : costs.rebuild
+    return costs.rebuild
+      * (promised >= costs.rebuild ? RentOrBuyPolicy.promisedShare : RentOrBuyPolicy.unpromisedShare)
   }
 
   /// A rebuild was tried.
   package mutating func rebuilt(_ succeeded: Bool) {
     if succeeded {
-      rebuiltBlocks += 1
       nextPause = 1
     } else {
       rebuildPause = nextPause

@@ -19,10 +19,12 @@ public struct ScavengeInput: Sendable {
   public var refaultedPages: Int = 0
   /// Free pages that could be released now.
   public var releasablePages: Int = 0
-  /// Pages that are handed out.
+  /// Pages that are handed out, and not discarded.
   public var usedPages: Int = 0
   /// Pages that were released and are charged on, out of hugepages that are still whole.
   public var phantomPages: Int = 0
+  /// Nanoseconds that calls which release memory took since the last tick, whoever ordered them.
+  public var releaseNanoseconds: UInt64 = 0
 
   /// Nothing happened.
   public init() {}
@@ -45,6 +47,19 @@ public struct ReleaseOrder: Equatable, Sendable {
   public var wholeFirst: Bool = false
   /// No intact block is broken.
   package var sparesIntact: Bool = false
+  /// Wholly free blocks and nothing else.
+  package var wholeOnly: Bool = false
+  /// Orders that no list has, and for which the blocks are gone through; they take the place of the others.
+  package enum Walk: UInt8, Sendable {
+    case none
+    /// By the time of the last free into the block or release from it, the earliest first, to a sixteenth of the age.
+    case oldest
+    /// From the newest arena's last block down, a call's pages at a time; where a block is or was dense (496 of its 512
+    /// pages used, now or when the generation began) nothing goes. It goes on where it was until a generation begins.
+    case highest
+  }
+  /// Which walk, if any.
+  package var walk: Walk = .none
 
   /// An order by these two.
   public init(preferBroken: Bool, length: Length) {
@@ -63,6 +78,14 @@ public struct ScavengePlan: Equatable, Sendable {
   public var cures: Int = 0
   /// The next tick should come no later than this, in nanoseconds.
   public var nextTick: UInt64 = 1_000_000_000
+  /// Parts of blocks only as long as no more pages than this have gone, wholly free blocks included.
+  package var pagesWithParts: Int = .max
+  /// Pages given to the kernel in one round; between rounds time is looked at.
+  package var roundPages: Int = .max
+  /// No further round when the calls of this tick took so long.
+  package var nanoseconds: UInt64 = .max
+  /// A generation begins, for `ReleaseOrder.Walk.highest`.
+  package var beginsGeneration: Bool = false
 
   /// A plan; without arguments nothing is released, and a second passes.
   public init(
@@ -89,6 +112,9 @@ enum PolicyState {
   case never
   case immediate(ImmediatePolicy)
   case counting(CountingPolicy)
+  case demandWindow(DemandWindowPolicy)
+  case decay(DecayPolicy)
+  case paced(PacedPolicy)
   case rentOrBuy(RentOrBuyPolicy)
   case custom(CustomPolicy)
 
@@ -104,6 +130,9 @@ enum PolicyState {
     case .immediate: self = .immediate(ImmediatePolicy())
     case .gperftools(let rate): self = .counting(CountingPolicy(gperftoolsRate: rate))
     case .seed(let options): self = .counting(CountingPolicy(seed: options))
+    case .demandWindow(let options): self = .demandWindow(DemandWindowPolicy(options))
+    case .decay(let options): self = .decay(DecayPolicy(options))
+    case .paced(let options): self = .paced(PacedPolicy(options))
     case .rentOrBuy(let options):
       self = .rentOrBuy(RentOrBuyPolicy(options, strategy: strategy, capabilities: capabilities))
     }
@@ -127,16 +156,34 @@ enum PolicyState {
       let plan = policy.plan(input)
       self = .counting(policy)
       return plan
+    case .demandWindow(var policy):
+      let plan = policy.plan(input)
+      self = .demandWindow(policy)
+      return plan
+    case .decay(var policy):
+      let plan = policy.plan(input)
+      self = .decay(policy)
+      return plan
+    case .paced(var policy):
+      let plan = policy.plan(input)
+      self = .paced(policy)
+      return plan
     case .custom(var policy): return policy.plan(input)
     }
   }
 
   mutating func booked(wanted: Int, released: Int) {
     switch self {
-    case .never, .immediate, .rentOrBuy: break
+    case .never, .immediate, .decay, .rentOrBuy: break
     case .counting(var policy):
       policy.booked(wanted: wanted, released: released)
       self = .counting(policy)
+    case .demandWindow(var policy):
+      policy.booked(wanted: wanted, released: released)
+      self = .demandWindow(policy)
+    case .paced(var policy):
+      policy.booked(wanted: wanted, released: released)
+      self = .paced(policy)
     case .custom(var policy): policy.booked(wanted: wanted, released: released)
     }
   }

@@ -113,7 +113,12 @@ extension Column {
   package static let costColumns: [Column] = [
     Column("model s", "modelled_cpu_s", .low, format: seconds) { $0.modelledCPUSeconds },
     Column("tax s", "tax_cpu_s", .low, format: seconds) { $0.taxCPUSeconds },
-    Column("cost", "cost_cpu_s", .low, format: { fixed($0, 2) }) { $0.cost },
+    Column("cost", "cost_cpu_s", .low, format: seconds) { $0.cost },
+    Column("bound", "bound_cpu_s", .none, format: seconds) { $0.bound },
+    Column("any heap", "object_bound_cpu_s", .none, format: seconds) { $0.objectBound },
+    Column("cost/bound", "cost_to_bound", .low, format: { fixed($0, 3) }) { $0.costToBound },
+    Column("excess", "excess_cpu_s", .low, format: seconds) { $0.excessCost },
+    Column("reference", "reference_cpu_s", .none, format: seconds) { $0.reference },
   ]
 
   package static let all = memoryColumns + workColumns + costColumns

@@ -18,38 +18,29 @@ package struct PlannedRun: Equatable, Sendable {
 
 /// Planning of a comparison.
 package enum Grid {
-  package static let defaultPolicies = ["never", "immediate", "gperftools", "seed", "rent-or-buy"]
+  package static let defaultPolicies = [
+    "never", "immediate", "gperftools", "demand-window", "decay", "paced", "seed", "rent-or-buy",
+  ]
   package static let defaultStrategies = ["dontneed", "free", "split-dontneed"]
 
   /// All runs over `traces`, the most important first; rows of a trace count up in the order of policies and strategies.
   package static func runs(traces: [String], policies: [String], strategies: [String]) -> [PlannedRun] {
     var rows: [(policy: String, strategy: String)] = []
-    for policy in policies {
+    // Rounds: in each every policy has one row, with another strategy than its neighbours. After the first every policy was seen.
+    var rounds = [[Int]](repeating: [], count: max(strategies.count, 1))
+    for (place, policy) in policies.enumerated() {
       if policy == "never" {
+        rounds[0].append(rows.count)
         rows.append((policy, "keep"))
       } else {
-        for strategy in strategies { rows.append((policy, strategy)) }
-      }
-    }
-    // Diagonals of the grid: after k of them every policy and every strategy was seen.
-    var order: [Int] = []
-    var seen = Set<String>()
-    var rest = Array(rows.indices)
-    while !rest.isEmpty {
-      seen.removeAll()
-      var skipped: [Int] = []
-      for index in rest {
-        let row = rows[index]
-        if seen.contains("p" + row.policy) || seen.contains("s" + row.strategy) {
-          skipped.append(index)
-        } else {
-          seen.insert("p" + row.policy)
-          seen.insert("s" + row.strategy)
-          order.append(index)
+        for (index, strategy) in strategies.enumerated() {
+          // The last strategy, the honest one by default, is the first of the first policy that releases.
+          rounds[(index + strategies.count * (place + 1) - place - 1) % strategies.count].append(rows.count)
+          rows.append((policy, strategy))
         }
       }
-      rest = skipped
     }
+    let order = rounds.flatMap { $0 }
     return order.flatMap { row in
       traces.map { PlannedRun(trace: $0, policy: rows[row].policy, strategy: rows[row].strategy, row: row) }
     }

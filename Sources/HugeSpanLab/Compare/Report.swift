@@ -64,6 +64,13 @@ package func overview(of results: [RunResult]) -> [String] {
         + (memory(best).map { ", at \(mebibytes($0)) \(word)" } ?? "")
         + (best.coverage.map { " and \(fixed($0 * 100, 1))% coverage." } ?? "."))
   }
+  // A ranking that turns with the weight of what is modelled and not measured deserves a second look.
+  let ranked = results.filter { $0.cost(taxWeight: 0) != nil }
+  let winners = [0.0, 1, 2].compactMap { weight -> String? in
+    guard let best = ranked.min(by: { $0.cost(taxWeight: weight)! < $1.cost(taxWeight: weight)! }) else { return nil }
+    return "\(plain(weight)): \(name(best)), \(fixed(best.cost(taxWeight: weight)!, 3))"
+  }
+  if ranked.count > 1 { lines.append("Least cost by the weight of TLB misses: \(winners.joined(separator: "; ")).") }
   if let worst = results.max(by: { $0.phantomBytes?.mean ?? 0 < $1.phantomBytes?.mean ?? 0 }),
     let phantom = worst.phantomBytes, phantom.mean > 4 * 1_048_576
   {

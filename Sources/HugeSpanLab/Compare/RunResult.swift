@@ -50,10 +50,20 @@ package struct RunResult: Codable, Equatable, Sendable {
 
   package var modelledCPUSeconds: Double?
   package var taxCPUSeconds: Double?
+  /// CPU-seconds: modelled work, tax by its weight, and the charged memory at the memory price.
   package var cost: Double?
-  package var excessCost: Double?
+  /// What nothing under this front end could go below, in CPU-seconds; and nothing at all.
   package var bound: Double?
+  package var objectBound: Double?
+  /// Cost above the bound, and cost by the bound; unknown where the bound does not hold.
+  package var excessCost: Double?
+  package var costToBound: Double?
   package var reference: Double?
+  package var memoryPrice = 400.0
+  package var taxWeight = 1.0
+  package var lazyWeight = 1.0
+  /// Memory of the process that was in swap.
+  package var swappedBytes: Extent?
 
   package var events = 0
   package var ticks = 0
@@ -70,6 +80,21 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var decisions: [String: Int] = [:]
 
   package init() {}
+
+  /// Compares the cost with the bound, where that holds: memory that is swapped out is not charged, and not free either.
+  package mutating func compareWithBound() {
+    guard let cost, let bound, bound > 0, swappedBytes?.peak ?? 0 == 0 else { return }
+    excessCost = cost - bound
+    costToBound = cost / bound
+  }
+
+  /// The cost, had the tax another weight.
+  package func cost(taxWeight weight: Double) -> Double? {
+    guard let cost else { return nil }
+    if weight == taxWeight { return cost }
+    guard let taxCPUSeconds else { return nil }
+    return cost + (weight - taxWeight) * taxCPUSeconds
+  }
 
   /// The run's name in progress lines and messages.
   package var title: String { "\(trace) \(policy)/\(strategy)" }
@@ -111,7 +136,13 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(cost, forKey: .cost)
     try box.encode(excessCost, forKey: .excessCost)
     try box.encode(bound, forKey: .bound)
+    try box.encode(objectBound, forKey: .objectBound)
+    try box.encode(costToBound, forKey: .costToBound)
     try box.encode(reference, forKey: .reference)
+    try box.encode(memoryPrice, forKey: .memoryPrice)
+    try box.encode(taxWeight, forKey: .taxWeight)
+    try box.encode(lazyWeight, forKey: .lazyWeight)
+    try box.encode(swappedBytes, forKey: .swappedBytes)
     try box.encode(events, forKey: .events)
     try box.encode(ticks, forKey: .ticks)
     try box.encode(samples, forKey: .samples)

@@ -31,11 +31,13 @@ extension FrontEnd {
     let start = meter.start()
     let allocated = try heap.allocate(try request(pages, alignmentShift, traits))
     meter.heapCall(since: start)
-    meter.take(pages: pages)
-    touchSpan(allocated.span.address, fromPage: 0, toPage: pages)
-    objects[slot] = ObjectEntry(
+    took(allocated.span.address, pages)
+    var entry = ObjectEntry(
       address: allocated.span.address, bytes: bytes, span: 0, detail: UInt32(truncatingIfNeeded: pages),
       isMapped: true, alignmentShift: alignmentShift)
+    touchSpan(&entry, fromPage: 0, toPage: pages)
+    comes(entry)
+    objects[slot] = entry
     counters.largeAllocations += 1
   }
 
@@ -62,13 +64,16 @@ extension FrontEnd {
 
   /// The span in `slot` has `bytes` bytes from now on.
   package mutating func resizeSpan(slot: Int, bytes: Int, traits: UInt8) throws(HeapError) {
-    var entry = objects[slot]
+    let before = objects[slot]
+    var entry = before
     let old = Int(entry.detail)
     let new = bytes / SizeClasses.pageBytes
     if new == old { return }
     entry.bytes = bytes
     entry.detail = UInt32(truncatingIfNeeded: new)
     if new < old {
+      entry.touchedPages = min(entry.touchedPages, UInt32(truncatingIfNeeded: new))
+      changes(before, to: entry)
       freeSpan(entry.address + UInt(bytes), old - new)
       counters.shrunkInPlace += 1
       objects[slot] = entry
@@ -80,13 +85,15 @@ extension FrontEnd {
     do throws(HeapError) {
       _ = try heap.allocate(request)
       meter.heapCall(since: start)
-      meter.take(pages: new - old)
-      touchSpan(entry.address, fromPage: old, toPage: new)
+      took(entry.address + UInt(old * SizeClasses.pageBytes), new - old)
+      touchSpan(&entry, fromPage: old, toPage: new)
+      changes(before, to: entry)
       counters.grownInPlace += 1
       objects[slot] = entry
     } catch {
       meter.heapCall(since: start)
       if error != .addressNotFree { throw error }
+      goes(before)
       try move(slot, to: entry, from: old, mustBeZero: request.mustBeZero)
     }
   }
@@ -101,9 +108,11 @@ extension FrontEnd {
       request(Int(entry.detail), entry.alignmentShift, SpanTraits(isZeroed: mustBeZero).coded))
     meter.heapCall(since: start)
     freeSpan(entry.address, old)
-    meter.take(pages: Int(entry.detail))
-    touchSpan(allocated.span.address, fromPage: 0, toPage: Int(entry.detail))
+    took(allocated.span.address, Int(entry.detail))
     moved.address = allocated.span.address
+    moved.touchedPages = 0
+    touchSpan(&moved, fromPage: 0, toPage: Int(entry.detail))
+    comes(moved)
     objects[slot] = moved
     counters.moved += 1
   }
@@ -120,6 +129,8 @@ extension FrontEnd {
     tail.alignmentShift = 0
     head.bytes = offset
     head.detail = UInt32(truncatingIfNeeded: offset / SizeClasses.pageBytes)
+    head.touchedPages = min(head.touchedPages, UInt32(truncatingIfNeeded: page))
+    tail.touchedPages -= head.touchedPages
     objects[slot] = head
     objects[other] = tail
     counters.cut += 1
@@ -129,6 +140,7 @@ extension FrontEnd {
   package mutating func freeSpan(slot: Int, isJoined: Bool) {
     let entry = objects[slot]
     let pages = Int(entry.detail)
+    goes(entry)
     let end = pendingFree.address + UInt(pendingFree.pageCount * SizeClasses.pageBytes)
     if pendingFree.pageCount > 0 && end == entry.address {
       pendingFree.pageCount += pages
@@ -148,12 +160,14 @@ extension FrontEnd {
   }
 
   /// Small spans hold small objects, and all of them is touched; of others as much as was in the recording.
-  private mutating func touchSpan(_ address: UInt, fromPage: Int, toPage: Int) {
+  private mutating func touchSpan(_ entry: inout ObjectEntry, fromPage: Int, toPage: Int) {
     switch touch {
     case .none: break
     case .recorded where toPage * SizeClasses.pageBytes > SizeClasses.largestBytes:
-      touchLarge(address, fromPage: fromPage, toPage: toPage)
-    case .all, .recorded: touchAll(address, fromPage: fromPage, toPage: toPage)
+      entry.noteTouched(from: fromPage, to: touchLarge(entry.address, fromPage: fromPage, toPage: toPage))
+    case .all, .recorded:
+      touchAll(entry.address, fromPage: fromPage, toPage: toPage)
+      entry.noteTouched(from: fromPage, to: toPage)
     }
   }
 }

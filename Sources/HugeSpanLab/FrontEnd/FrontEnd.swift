@@ -23,6 +23,8 @@ struct ObjectEntry: BitwiseCopyable {
   var isMapped: Bool
   /// Base-two logarithm of the alignment that was asked for.
   var alignmentShift: UInt8
+  /// Of an object with a span of its own, the pages at its front that are known to be touched.
+  var touchedPages: UInt32 = 0
 }
 
 /// What the front end did; depends on trace, policy and strategy alone.
@@ -48,15 +50,22 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
   package internal(set) var counters = FrontEndCounters()
   /// Time spent in the heap and in faults, and the pages it handed out.
   package internal(set) var meter = Meter()
+  /// What is live and touched.
+  package internal(set) var demand = Demand()
+  /// Where it is.
+  package var placement: PlacementLog
   /// Share of a large object's pages that are touched.
   package var touchedFraction = 1.0
   /// What a request for neighbours has freed so far, at the level of spans.
   var pendingFree = PageSpan(address: 0, pageCount: 0)
 
   /// Puts a front end over `heap`, with tables for `program`, all of them in memory.
-  package init(heap: consuming PageHeapCore<K>, program: borrowing TraceProgram, touch: TouchMode) {
+  package init(
+    heap: consuming PageHeapCore<K>, program: borrowing TraceProgram, touch: TouchMode, logsPlacement: Bool = false
+  ) {
     self.heap = heap
     self.touch = touch
+    placement = PlacementLog(capacity: logsPlacement ? PlacementLog.estimate(program) : 0)
     objects = MappedArray(
       repeating: ObjectEntry(address: 0, bytes: 0, span: 0, detail: 0, isMapped: false, alignmentShift: 0),
       count: program.slotCount)
@@ -121,11 +130,16 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
   mutating func release(_ entry: ObjectEntry) {
     if entry.span == 0 {
       let pages = Int(entry.detail)
+      goes(entry)
       freeSpan(entry.address, pages)
     } else {
       let span = entry.span
+      if touch != .none { demand.touchedBytes &-= entry.bytes }
       if spans.giveObject(span, Int(entry.detail)) {
         counters.spansReturned += 1
+        let touched = spans.touchedPages(span).nonzeroBitCount
+        demand.touchedPages &-= touched
+        placement.add(.untouch, address: spans.address(span), pages: touched)
         freeSpan(spans.address(span), classes.classes[spans.sizeClass(span)].spanPages)
       }
     }
@@ -143,7 +157,10 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     let size = classes.classes[sizeClass].bytes
     let base = spans.address(span)
     let address = base &+ UInt(bitPattern: index &* size)
-    if touch != .none { touchSmall(span, base: base, address: address, bytes: bytes) }
+    if touch != .none {
+      touchSmall(span, base: base, address: address, bytes: bytes)
+      demand.touchedBytes &+= bytes
+    }
     return ObjectEntry(
       address: address, bytes: bytes, span: span, detail: UInt32(truncatingIfNeeded: index), isMapped: false,
       alignmentShift: alignmentShift)
@@ -171,10 +188,12 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     request.alignmentPages = max(1, (1 << Int(alignmentShift)) / SizeClasses.pageBytes)
     let address = try allocateSpan(request)
     counters.largeAllocations += 1
-    if touch != .none { touchLarge(address, fromPage: 0, toPage: pages) }
-    return ObjectEntry(
+    var entry = ObjectEntry(
       address: address, bytes: bytes, span: 0, detail: UInt32(truncatingIfNeeded: pages), isMapped: isMapped,
       alignmentShift: alignmentShift)
+    if touch != .none { entry.noteTouched(from: 0, to: touchLarge(address, fromPage: 0, toPage: pages)) }
+    comes(entry)
+    return entry
   }
 
   /// The object in `slot` has `bytes` bytes from now on.
@@ -185,6 +204,10 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
       // As tcmalloc's realloc: stay while the object fits and does not waste half of its place.
       let capacity = classes.classes[spans.sizeClass(entry.span)].bytes
       if bytes <= capacity && bytes >= capacity / 2 {
+        if touch != .none {
+          touchSmall(entry.span, base: spans.address(entry.span), address: entry.address, bytes: bytes)
+          demand.touchedBytes &+= bytes - entry.bytes
+        }
         entry.bytes = bytes
         objects[slot] = entry
         return
@@ -192,9 +215,11 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     } else if entry.isMapped || bytes > SizeClasses.largestBytes {
       let old = Int(entry.detail)
       let new = max(1, (bytes + SizeClasses.pageBytes - 1) / SizeClasses.pageBytes)
+      let before = entry
       if try resizeInPlace(&entry, from: old, to: new) {
         entry.bytes = bytes
         entry.detail = UInt32(truncatingIfNeeded: new)
+        changes(before, to: entry)
         objects[slot] = entry
         return
       }
@@ -212,16 +237,19 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     if new < old {
       _ = heap.shrink(span, toPages: new)
       meter.heapCall(since: start)
-      meter.give(pages: old - new)
+      gave(entry.address + UInt(new * SizeClasses.pageBytes), old - new)
+      entry.touchedPages = min(entry.touchedPages, UInt32(truncatingIfNeeded: new))
       counters.shrunkInPlace += 1
       return true
     }
     let grown = heap.grow(span, by: new - old)
     meter.heapCall(since: start)
     if grown == nil { return false }
-    meter.take(pages: new - old)
+    took(entry.address + UInt(old * SizeClasses.pageBytes), new - old)
     counters.grownInPlace += 1
-    if touch != .none { touchLarge(entry.address, fromPage: old, toPage: new) }
+    if touch != .none {
+      entry.noteTouched(from: old, to: touchLarge(entry.address, fromPage: old, toPage: new))
+    }
     return true
   }
 
@@ -232,7 +260,7 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     let start = meter.start()
     let allocated = try heap.allocate(request)
     meter.heapCall(since: start)
-    meter.take(pages: request.pageCount)
+    took(allocated.span.address, request.pageCount)
     return allocated.span.address
   }
 
@@ -241,6 +269,42 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
     let start = meter.start()
     heap.free(PageSpan(address: address, pageCount: pages))
     meter.heapCall(since: start)
+    gave(address, pages)
+  }
+
+  // MARK: - What is used, and what is needed
+
+  @inline(__always)
+  mutating func took(_ address: UInt, _ pages: Int) {
+    meter.take(pages: pages)
+    placement.add(.take, address: address, pages: pages)
+  }
+
+  @inline(__always)
+  mutating func gave(_ address: UInt, _ pages: Int) {
     meter.give(pages: pages)
+    placement.add(.give, address: address, pages: pages)
+  }
+
+  /// An object with a span of its own is there, and touched.
+  mutating func comes(_ entry: ObjectEntry) {
+    demand.add(entry)
+    placement.add(.touch, address: entry.address, pages: Int(entry.touchedPages))
+  }
+
+  /// It is not any more.
+  mutating func goes(_ entry: ObjectEntry) {
+    demand.remove(entry)
+    placement.add(.untouch, address: entry.address, pages: Int(entry.touchedPages))
+  }
+
+  /// It is longer or shorter, at the same place.
+  mutating func changes(_ old: ObjectEntry, to new: ObjectEntry) {
+    demand.remove(old)
+    demand.add(new)
+    let (before, after) = (Int(old.touchedPages), Int(new.touchedPages))
+    let address = new.address + UInt(min(before, after) * SizeClasses.pageBytes)
+    placement.add(.touch, address: address, pages: after - before)
+    placement.add(.untouch, address: address, pages: before - after)
   }
 }

@@ -32,6 +32,9 @@ extension FrontEnd {
       return
     }
     spans.setTouchedPages(span, touched | mask)
+    let fresh = (mask & ~touched).nonzeroBitCount
+    demand.touchedPages &+= fresh
+    placement.add(.touch, address: base, pages: fresh)
     let start = meter.start()
     write(address, base, first, last)
     meter.touch(since: start)
@@ -48,14 +51,16 @@ extension FrontEnd {
     }
   }
 
-  /// Touches the pages from `fromPage` to `toPage` of the span at `address`.
+  /// Touches the pages from `fromPage` to `toPage` of the span at `address`, or as many as the recorded program had.
+  /// Returns where it ended.
   @inline(never)
-  mutating func touchLarge(_ address: UInt, fromPage: Int, toPage: Int) {
+  mutating func touchLarge(_ address: UInt, fromPage: Int, toPage: Int) -> Int {
     var end = toPage
     if touch == .recorded {
       end = min(toPage, max(fromPage, Int((Double(toPage) * touchedFraction).rounded(.up))))
     }
     touchAll(address, fromPage: fromPage, toPage: end)
+    return end
   }
 
   mutating func touchAll(_ address: UInt, fromPage: Int, toPage end: Int) {

@@ -97,6 +97,14 @@ package struct MemoryCgroup: Equatable, Sendable {
     }
   }
 
+  /// Sets the group's hard limit, beyond which the kernel reclaims, and kills where that does not help.
+  package func setLimit(bytes: Int) throws(CgroupUnavailable) {
+    let file = directory + (version == .one ? "/memory.limit_in_bytes" : "/memory.max")
+    guard Self.write("\(bytes)", toFile: file) else {
+      throw CgroupUnavailable(reason: "\(file) cannot be set: \(errorText())")
+    }
+  }
+
   /// Moves the calling process back and removes the group.
   package func leaveAndRemove() {
     _ = Self.write("\(getpid())", toFile: parent + "/cgroup.procs")

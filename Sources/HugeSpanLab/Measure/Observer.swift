@@ -20,6 +20,7 @@ struct Observer: ~Copyable {
   private var charged = Series()
   private var lazy = Series()
   private var phantom = Series()
+  private var swapped = Series()
   // Coverage is weighted by used bytes and time: the mean of one series over the mean of the other.
   private var usedOnHuge = Series()
   private var usedByKernel = Series()
@@ -82,6 +83,7 @@ struct Observer: ~Copyable {
         phantom.add(Double(gained - (anonymous - startAnonymous)), at: time)
       }
     }
+    if let bytes = memory.swappedBytes() { swapped.add(Double(bytes), at: time) }
     if let report = try? heap.observe() {
       resident.add(Double(report.residentBytes), at: time)
       usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
@@ -121,6 +123,7 @@ struct Observer: ~Copyable {
     result.residentBytes = resident.extent(until: end)
     result.chargedBytes = charged.extent(until: end)
     result.lazyFreeBytes = lazy.extent(until: end)
+    result.swappedBytes = swapped.extent(until: end)
     // Only a mean may be cut off at 0: the noise of a single reading has two sides.
     result.phantomBytes = phantom.extent(until: end).map { Extent(mean: max($0.mean, 0), peak: max($0.peak, 0)) }
     if let all = usedByKernel.extent(until: end), let huge = usedOnHuge.extent(until: end), all.mean > 0 {

@@ -1,5 +1,5 @@
-// What the kernel says of the memory of this process: its anonymous resident size, and the lazily freed bytes in given
-// ranges. Read without allocating, from files that stay open.
+// What the kernel says of the memory of this process: its anonymous resident size, what of it is swapped out, and the lazily
+// freed bytes in given ranges. Read without allocating, from files that stay open.
 
 import Glibc
 import HugeSpanCore
@@ -8,6 +8,7 @@ import HugeSpanCore
 package struct ProcessMemory: ~Copyable {
   private let totals: Int32
   private let mappings: Int32
+  private let status: Int32
   private let buffer: UnsafeMutableRawBufferPointer
   private let pageBytes: Int
 
@@ -15,6 +16,9 @@ package struct ProcessMemory: ~Copyable {
   package init() {
     totals = open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
     mappings = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC)
+    // Where nothing can be swapped out nothing needs to be read.
+    let swaps = contents(ofFile: "/proc/swaps")?.split(separator: "\n").count ?? 0
+    status = swaps > 1 ? open("/proc/self/status", O_RDONLY | O_CLOEXEC) : -1
     buffer = .allocate(byteCount: 64 << 10, alignment: 16)
     buffer.initializeMemory(as: UInt8.self, repeating: 0)
     pageBytes = Int(sysconf(Int32(_SC_PAGESIZE)))
@@ -23,6 +27,7 @@ package struct ProcessMemory: ~Copyable {
   deinit {
     if totals >= 0 { close(totals) }
     if mappings >= 0 { close(mappings) }
+    if status >= 0 { close(status) }
     buffer.deallocate()
   }
 
@@ -40,6 +45,30 @@ package struct ProcessMemory: ~Copyable {
       start += 1
     }
     return (fields.1 - fields.2) * pageBytes
+  }
+
+  /// Bytes of the process that are swapped out; 0 on a system without swap.
+  package func swappedBytes() -> Int? {
+    if status < 0 { return 0 }
+    let length = pread(status, buffer.baseAddress!, buffer.count, 0)
+    if length <= 0 { return nil }
+    return Self.swappedBytes(inStatus: UnsafeRawBufferPointer(rebasing: buffer[0..<length]))
+  }
+
+  /// The value of the line `VmSwap:    12 kB`.
+  static func swappedBytes(inStatus text: UnsafeRawBufferPointer) -> Int? {
+    let key: StaticString = "\nVmSwap:"
+    let length = key.utf8CodeUnitCount
+    var start = 0
+    while start + length < text.count {
+      if memcmp(text.baseAddress! + start, key.utf8Start, length) == 0 {
+        var index = start + length
+        while index < text.count, text[index] == 0x20 || text[index] == 0x09 { index += 1 }
+        return ChargeReader.digits(in: text, from: index).map { $0 << 10 }
+      }
+      start += 1
+    }
+    return nil
   }
 
   /// Lazily freed bytes in mappings that begin within the arenas of a heap; `isArena` tells which addresses are.

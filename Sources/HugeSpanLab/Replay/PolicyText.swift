@@ -62,12 +62,14 @@ private struct Settings {
     }
   }
 
-  mutating func nanoseconds(_ key: String, default value: UInt64) throws(NotationError) -> UInt64 {
+  mutating func nanoseconds(
+    _ key: String, upTo longest: UInt64 = 9_000_000_000_000_000_000, default value: UInt64
+  ) throws(NotationError) -> UInt64 {
     guard let text = take(key) else { return value }
     for (unit, scale) in [("ms", 1e6), ("s", 1e9), ("m", 60e9)] where text.hasSuffix(unit) {
-      if let number = Double(text.dropLast(unit.count)), number >= 0, number * scale < 9e18 {
-        return UInt64(number * scale)
-      }
+      guard let number = Double(text.dropLast(unit.count)), number >= 0, number * scale < 9e18 else { continue }
+      if UInt64(number * scale) <= longest { return UInt64(number * scale) }
+      throw NotationError(message: "\(owner): \(key)=\(text) is more than \(duration(longest))")
     }
     throw NotationError(message: "\(owner): \(key)=\(text) is not a time such as 500ms, 10s or 2m")
   }
@@ -84,6 +86,12 @@ private struct Settings {
 /// A number without a needless fraction.
 func plain(_ value: Double) -> String {
   value == value.rounded() && abs(value) < 1e15 ? String(Int(value)) : String(value)
+}
+
+/// A time as it is written: whole seconds, else milliseconds.
+private func duration(_ nanoseconds: UInt64) -> String {
+  let milliseconds = Double(nanoseconds) / 1e6
+  return nanoseconds % 1_000_000_000 == 0 ? "\(nanoseconds / 1_000_000_000)s" : "\(plain(milliseconds))ms"
 }
 
 private func split(_ text: String) -> (name: String, settings: Substring?) {
@@ -109,6 +117,21 @@ extension PolicyChoice {
       help: """
         prefer blocks without a hugepage, prefer longer spans, discount refaults; settings rate=100 (pages released \
         per 1000 freed), prefer-broken=on, prefer-long=on, discount-refaults=on
+        """),
+    NamedChoice(
+      name: "demand-window",
+      help: """
+        TCMalloc's background release at a rate, no hugepage broken below recent demand; settings rate=32 (MiB a second, \
+        0...1e6), short=60s, long=300s (where fluctuation and trend are looked for, up to 10m)
+        """),
+    NamedChoice(
+      name: "decay",
+      help: "jemalloc's decay: unused memory goes along a smooth curve, until none is left; setting time=10s"),
+    NamedChoice(
+      name: "paced",
+      help: """
+        Go's background scavenger: memory above a goal, in little runs; settings cpu=1 (percent of a processor, 0.01...100), \
+        period=120s (the longest until the goal is set anew)
         """),
     NamedChoice(
       name: "rent-or-buy",
@@ -137,6 +160,26 @@ extension PolicyChoice {
       options.preferLong = try settings.flag("prefer-long", default: true)
       options.discountRefaults = try settings.flag("discount-refaults", default: true)
       self = .seed(options)
+    case "demand-window":
+      known = ["rate", "short", "long"]
+      var options = DemandWindowOptions()
+      let longest = DemandWindowOptions.longestNanoseconds
+      let rate = try settings.number("rate", 0...1e6, default: Double(options.bytesPerSecond) / 1_048_576)
+      options.bytesPerSecond = UInt64(rate * 1_048_576)
+      options.shortNanoseconds = try settings.nanoseconds("short", upTo: longest, default: options.shortNanoseconds)
+      options.longNanoseconds = try settings.nanoseconds("long", upTo: longest, default: options.longNanoseconds)
+      self = .demandWindow(options)
+    case "decay":
+      known = ["time"]
+      var options = DecayOptions()
+      options.decayNanoseconds = try settings.nanoseconds("time", default: options.decayNanoseconds)
+      self = .decay(options)
+    case "paced":
+      known = ["cpu", "period"]
+      var options = PacedOptions()
+      options.budgetPercent = try settings.number("cpu", 0.01...100, default: options.budgetPercent)
+      options.periodNanoseconds = try settings.nanoseconds("period", default: options.periodNanoseconds)
+      self = .paced(options)
     case "rent-or-buy":
       known = ["price", "rebuild", "steering"]
       var options = RentOrBuyOptions()
@@ -162,6 +205,29 @@ extension PolicyChoice {
       if !options.preferLong { parts.append("prefer-long=off") }
       if !options.discountRefaults { parts.append("discount-refaults=off") }
       return parts.isEmpty ? "seed" : "seed:" + parts.joined(separator: ",")
+    case .demandWindow(let options):
+      let defaults = DemandWindowOptions()
+      var parts: [String] = []
+      if options.bytesPerSecond != defaults.bytesPerSecond {
+        parts.append("rate=\(plain(Double(options.bytesPerSecond) / 1_048_576))")
+      }
+      if options.shortNanoseconds != defaults.shortNanoseconds {
+        parts.append("short=\(duration(options.shortNanoseconds))")
+      }
+      if options.longNanoseconds != defaults.longNanoseconds {
+        parts.append("long=\(duration(options.longNanoseconds))")
+      }
+      return parts.isEmpty ? "demand-window" : "demand-window:" + parts.joined(separator: ",")
+    case .decay(let options):
+      return options == DecayOptions() ? "decay" : "decay:time=\(duration(options.decayNanoseconds))"
+    case .paced(let options):
+      let defaults = PacedOptions()
+      var parts: [String] = []
+      if options.budgetPercent != defaults.budgetPercent { parts.append("cpu=\(plain(options.budgetPercent))") }
+      if options.periodNanoseconds != defaults.periodNanoseconds {
+        parts.append("period=\(duration(options.periodNanoseconds))")
+      }
+      return parts.isEmpty ? "paced" : "paced:" + parts.joined(separator: ",")
     case .rentOrBuy(let options):
       var parts: [String] = []
       if options.memoryPrice != 400 { parts.append("price=\(plain(options.memoryPrice))") }
@@ -173,7 +239,8 @@ extension PolicyChoice {
 }
 
 extension StrategyChoice {
-  /// Names that `init(notation:)` knows; each but `keep` may be followed by `-whole`.
+  /// Names that `init(notation:)` knows; each but `keep`, `decommit` and `deferred` may be
+  /// followed by `-whole`.
   package static let knownNames = [
     NamedChoice(name: "keep", help: "releases nothing, whatever the policy orders"),
     NamedChoice(name: "dontneed", help: "MADV_DONTNEED"),
@@ -182,7 +249,19 @@ extension StrategyChoice {
       name: "free-then-dontneed", help: "MADV_FREE, and MADV_DONTNEED when it has aged; setting after=10s"),
     NamedChoice(
       name: "split-dontneed", help: "splits the hugepage before a part of it is released, so that the charge falls too"),
+    NamedChoice(name: "cold", help: "MADV_COLD: kept, and swapped out first when memory is short"),
+    NamedChoice(name: "pageout", help: "MADV_PAGEOUT: swapped out at once; without swap nothing goes"),
+    NamedChoice(
+      name: "decommit", help: "whole pageblocks become a reservation again, and are committed when they are reused"),
+    NamedChoice(
+      name: "deferred",
+      help: """
+        nothing before memory gets short, but wholly free pageblocks are lazily free; setting free-whole=on
+        """),
   ]
+
+  /// Strategies that have no form with `-whole`.
+  private static let indivisible = ["keep", "decommit", "deferred"]
 
   private static let suffix = "-whole"
 
@@ -190,7 +269,7 @@ extension StrategyChoice {
   package init(notation: String) throws(NotationError) {
     let (name, text) = split(notation)
     var settings = try Settings(name, text)
-    let isWhole = name.hasSuffix(Self.suffix) && name != "keep-whole"
+    let isWhole = name.hasSuffix(Self.suffix) && !Self.indivisible.contains { name == $0 + Self.suffix }
     let base = isWhole ? String(name.dropLast(Self.suffix.count)) : name
     var known: [String] = []
     switch base {
@@ -202,9 +281,17 @@ extension StrategyChoice {
       self.init(.freeThenDontneed, wholeBlocksOnly: isWhole)
       secondStageNanoseconds = try settings.nanoseconds("after", default: secondStageNanoseconds)
     case "split-dontneed": self.init(.splitDontneed, wholeBlocksOnly: isWhole)
+    case "cold": self.init(.cold, wholeBlocksOnly: isWhole)
+    case "pageout": self.init(.pageout, wholeBlocksOnly: isWhole)
+    case "decommit": self.init(.decommit)
+    case "deferred":
+      known = ["free-whole"]
+      self.init(.deferred)
+      freesWholeBlocks = try settings.flag("free-whole", default: true)
     default:
       throw unknown(
-        "strategy", name, Self.knownNames.map(\.name) + ["and each but keep with '-whole' for whole blocks only"])
+        "strategy", name,
+        Self.knownNames.map(\.name) + ["and each but keep, decommit and deferred with '-whole' for whole blocks only"])
     }
     try settings.finish(known: known)
   }
@@ -218,15 +305,19 @@ extension StrategyChoice {
       case .free: "free"
       case .freeThenDontneed: "free-then-dontneed"
       case .splitDontneed: "split-dontneed"
+      case .cold: "cold"
+      case .pageout: "pageout"
+      case .decommit: "decommit"
+      case .deferred: "deferred"
       }
     var text = name + (wholeBlocksOnly ? Self.suffix : "")
     if kind == .freeThenDontneed, secondStageNanoseconds != 10_000_000_000 {
-      let milliseconds = secondStageNanoseconds / 1_000_000
-      text += milliseconds % 1000 == 0 ? ":after=\(milliseconds / 1000)s" : ":after=\(milliseconds)ms"
+      text += ":after=\(duration(secondStageNanoseconds))"
     }
+    if kind == .deferred && !freesWholeBlocks { text += ":free-whole=off" }
     return text
   }
 
   /// Freed memory may stay charged until the kernel wants it.
-  package var isLazy: Bool { kind == .free || kind == .freeThenDontneed }
+  package var isLazy: Bool { kind == .free || kind == .freeThenDontneed || kind == .deferred }
 }

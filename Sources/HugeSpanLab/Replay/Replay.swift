@@ -18,7 +18,12 @@ package struct Replay: ~Copyable {
   private var frontEnd: FrontEnd<ReplayKernel>
   private var samples: SampleCursor
   private var observer: Observer
+  /// The bounds by the pages of this front end's spans, and by the bytes of the program's objects.
+  private var spanBound: LevelBound
+  private var objectBound: LevelBound
   private var clock = StretchClock()
+  /// What `deferred` is told of pressure; the group's limits are those that others have set.
+  private var watcher = PressureWatcher()
 
   private var nextTick: UInt64 = 100_000_000
   private var nextSample: UInt64 = 0
@@ -44,8 +49,12 @@ package struct Replay: ~Copyable {
     let heap = try Self.makeHeap(options, log)
     self.options = options
     self.log = log
-    frontEnd = FrontEnd(heap: heap, program: program, touch: options.touch)
+    frontEnd = FrontEnd(
+      heap: heap, program: program, touch: options.touch, logsPlacement: options.reference && options.touch != .none)
     samples = SampleCursor(program)
+    let prices = PagePrices(options.costs, memoryPrice: options.memoryPrice, lazyWeight: options.weights.lazy)
+    spanBound = LevelBound(prices, changes: program.steps.count)
+    objectBound = LevelBound(prices, changes: program.steps.count)
     observer = Observer(
       group: group, isLazy: options.strategy.isLazy, isUntouched: options.touch == .none,
       duration: program.summary.nanoseconds)
@@ -77,6 +86,7 @@ package struct Replay: ~Copyable {
     while index < count {
       let step = steps[index]
       if step.time >= due { due = catchUp(to: step.time) }
+      frontEnd.placement.time = step.time
       do throws(HeapError) {
         let slot = Int(truncatingIfNeeded: step.slot)
         if isSpanLevel {
@@ -90,6 +100,8 @@ package struct Replay: ~Copyable {
           try frontEnd.resize(slot: slot, bytes: step.bytes)
         }
       } catch { throw .heap(error, nanoseconds: step.time) }
+      spanBound.need(frontEnd.demand.touchedPages, at: step.time)
+      objectBound.need(frontEnd.demand.packedPages, at: step.time)
       if frontEnd.meter.usedPages > samplePages { sampleAtPeak(step.time) }
       index += 1
     }
@@ -107,6 +119,9 @@ package struct Replay: ~Copyable {
     samplePages = options.samples > 0 ? 0 : Int.max
     if let period = options.residencyEvery { nextResidency = max(period, 1) }
     if options.speed != nil { nextPause = 0 }
+    if options.strategy.kind == .deferred {
+      watcher = PressureWatcher(ownLimit: options.heap.pressureLimitBytes ?? 0, hasEvents: false)
+    }
     observer.begin()
     startedAt = hs_shim_monotonic_nanoseconds()
     clock.start()
@@ -137,6 +152,11 @@ package struct Replay: ~Copyable {
     let cpu = samples.processCPU(at: now)
     let start = hs_shim_thread_cpu_nanoseconds()
     let report = frontEnd.heap.tick(at: now, processCPU: cpu)
+    if options.strategy.kind == .deferred {
+      let pressure = watcher.look(now: hs_shim_monotonic_nanoseconds())
+      _ = frontEnd.heap.relieve(
+        headroom: pressure.headroom, reserve: pressure.reserve, isStalled: pressure.isStalled)
+    }
     tickCPU += hs_shim_thread_cpu_nanoseconds() - start
     let least: UInt64 = report.isUnfinished ? 10_000_000 : 50_000_000
     nextTick = now + min(max(report.nextTickNanoseconds, least), 1_000_000_000)
@@ -165,6 +185,7 @@ package struct Replay: ~Copyable {
     observer.observe(
       frontEnd.heap, usedBytes: frontEnd.meter.usedPages * SizeClasses.pageBytes, busyCPUs: busyCPUs(now), at: now)
     log.isObserving = false
+    frontEnd.placement.addBusy(busy, at: now)
     clock.start()
   }
 
@@ -190,6 +211,7 @@ package struct Replay: ~Copyable {
   private mutating func finish(_ program: borrowing TraceProgram) throws(ReplayFailure) -> RunResult {
     clock.stop()
     let end = hs_shim_monotonic_nanoseconds()
+    watcher.close()
     do throws(ResidencyLogFailure) {
       try log.finish()
     } catch { throw .residencyLog(error) }
@@ -203,6 +225,9 @@ package struct Replay: ~Copyable {
     result.seconds = Double(duration) / 1e9
     result.speed = options.speed
     result.touch = options.touch.rawValue
+    result.memoryPrice = options.memoryPrice
+    result.taxWeight = options.weights.tax
+    result.lazyWeight = options.weights.lazy
     result.residencyEverySeconds = options.residencyEvery.map { Double($0) / 1e9 }
     observer.report(until: duration, into: &result)
     if var used = result.usedBytes {
@@ -240,10 +265,18 @@ package struct Replay: ~Copyable {
     if options.touch != .none {
       let cost = RunCost(
         heap, costs: options.costs, memoryPrice: options.memoryPrice, seconds: result.seconds,
-        taxedCPUSeconds: observer.taxedCPUSeconds(until: duration), chargedBytes: result.chargedBytes?.mean)
+        taxedCPUSeconds: observer.taxedCPUSeconds(until: duration), chargedBytes: result.chargedBytes?.mean,
+        lazyFreeBytes: result.lazyFreeBytes?.mean, weights: options.weights)
       result.modelledCPUSeconds = cost.work
       result.taxCPUSeconds = cost.tax
       result.cost = cost.total
+      result.bound = spanBound.parts(until: duration).total
+      result.objectBound = objectBound.parts(until: duration).total
+      if options.reference {
+        var reference = Reference(options.costs, memoryPrice: options.memoryPrice, taxWeight: options.weights.tax)
+        result.reference = reference.cost(of: frontEnd.placement, until: duration)
+      }
+      result.compareWithBound()
     }
     if case .cut = program.ending { result.traceNote = "the trace is \(program.ending)" }
     return result

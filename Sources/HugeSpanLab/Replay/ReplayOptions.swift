@@ -16,6 +16,9 @@ package struct ReplayOptions: Sendable {
   package var samples = 500
   /// What memory is worth in the reckoning of costs: CPU-seconds per GiB-hour.
   package var memoryPrice: Double = 400
+  package var weights = CostWeights()
+  /// Log where spans lie, and reckon the reference from it when the run is over.
+  package var reference = true
   package var costs = CostModel()
   /// Every other option of the heap.
   package var heap = HeapOptions()

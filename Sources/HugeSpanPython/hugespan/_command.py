@@ -23,8 +23,10 @@ Options:
       --version        print the version of the library, and where it is
 
 Settings (more in the manual, Docs/Running.md):
-  policy:seed          what to release and when: never, immediate, gperftools, seed, rent-or-buy
-  strategy:dontneed    how: keep, dontneed, free, free-then-dontneed, split-dontneed
+  policy:seed          what to release and when: never, immediate, gperftools, seed, demand-window, decay, paced,
+                       rent-or-buy
+  strategy:dontneed    how: keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout,
+                        decommit, deferred
   memory-price:400     what memory is worth to policy rent-or-buy, in CPU-seconds per GiB-hour
   soft-limit:SIZE, hard-limit:SIZE
   scavenger:off        no thread that releases memory while the program is idle

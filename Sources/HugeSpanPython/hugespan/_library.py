@@ -62,7 +62,7 @@ Statistics = _counters(
     splits cures rebuilt_blocks release_calls release_ranges release_failures
     release_nanoseconds longest_release_nanoseconds ticks
     effects_checked effects_missing reinflated_blocks lost_blocks residency_passes metadata_bytes
-    collapses""",
+    collapses decommitted_blocks drains pages_drained""",
 )
 Residency = _counters(
     "Residency",

@@ -10,12 +10,13 @@ private final class MapOnly {
   var arena: Arena
 
   init(blocks: Int, start: UInt, isFree: (Int) -> Bool, isResident: (Int) -> Bool) {
-    let words = UnsafeMutablePointer<UInt64>.allocate(capacity: 3 * ((blocks + 63) / 64))
-    words.initialize(repeating: 0, count: 3 * ((blocks + 63) / 64))
+    let words = UnsafeMutablePointer<UInt64>.allocate(capacity: 4 * ((blocks + 63) / 64))
+    words.initialize(repeating: 0, count: 4 * ((blocks + 63) / 64))
     arena = Arena(
       range: AddressRange(start: start, byteCount: blocks << 21), committedBlocks: blocks, totalBlocks: blocks,
       freeWords: words, residentWords: words + (blocks + 63) / 64, sharedWords: words + 2 * ((blocks + 63) / 64),
-      entries: UnsafeMutableRawPointer(words), userData: nil, accounts: nil, metadata: UnsafeMutableRawPointer(words),
+      denseWords: words + 3 * ((blocks + 63) / 64), entries: UnsafeMutableRawPointer(words), userData: nil,
+      accounts: nil, metadata: UnsafeMutableRawPointer(words),
       metadataBytes: 0, freeBlocks: 0, absentHint: 0)
     for block in 0..<blocks where isFree(block) { arena.markFree(block, resident: isResident(block)) }
   }

@@ -129,7 +129,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
 @Suite struct ConcurrencyOfFourThreads {
   static let steps = 4_000
 
-  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed, .cold, .decommit])
   func shareAHeapOnTheModel(strategy: StrategyKind) throws {
     let kernel = ModelKernel()
     try share(kernel, strategy, steps: Self.steps / 4) { span, isUsed in
@@ -142,7 +142,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
   }
 
   /// As much of a fork as a thread sanitizer bears: all but the child.
-  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed, .cold, .decommit])
   func shareAHeapThatIsForkedMeanwhile(strategy: StrategyKind) throws {
     let kernel = ModelKernel()
     try share(kernel, strategy, steps: Self.steps / 4) { span, isUsed in
@@ -162,7 +162,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
   }
 
   /// On the real kernel each thread writes its spans and finds them as it left them.
-  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed])
+  @Test(arguments: [StrategyKind.dontneed, .freeThenDontneed, .splitDontneed, .cold, .decommit])
   func shareAHeapOnTheRealKernel(strategy: StrategyKind) throws {
     try share(realKernel, strategy, steps: Self.steps) { span, isUsed in
       guard isUsed else { return }
@@ -281,5 +281,57 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     }
     for span in spans { free(span) }
     return failures
+  }
+}
+
+@Suite struct ConcurrencyOfDiscards {
+  /// Two threads discard and undo neighbours in the same blocks, a third ticks and allocates between them, and the kernel takes what it
+  /// may: nobody's marks end in another's page, and the maps agree afterwards.
+  @Test func ofNeighboursStayApart() throws {
+    let kernel = ModelKernel()
+    let place = try HeapPlace(kernel, eagerOptions(.splitDontneed))
+    let spans = try (0..<32).map { _ in try place.pointer.pointee.allocate(SpanRequest(pageCount: 40)).span }
+    let wrong = Locked(0)
+    let stillToGo = Atomic<Int>(2)
+    let threads = (0..<2).map { half in
+      inThread {
+        var generator = SeededGenerator(seed: UInt64(half))
+        for round in 1...150 {
+          // Every second span is the other thread's.
+          let span = spans[Int.random(in: 0..<16, using: &generator) * 2 + half]
+          let pages = (0..<40).map { span.address + UInt($0 * 4096) }
+          for (page, address) in pages.enumerated() { kernel.setWord(page % 3 == 0 ? 0 : UInt64(round), at: address) }
+          var lost: UInt64 = 0
+          guard (try? place.pointer.pointee.discard(span)) != nil,
+            (try? place.pointer.pointee.undoDiscard(span, lostPages: &lost)) != nil
+          else {
+            wrong.withLock { $0 += 1 }
+            continue
+          }
+          for (page, address) in pages.enumerated() {
+            let expected = lost >> UInt64(page) & 1 != 0 || page % 3 == 0 ? 0 : UInt64(round)
+            if kernel.word(at: address) != expected { wrong.withLock { $0 += 1 } }
+          }
+        }
+        stillToGo.subtract(1, ordering: .relaxed)
+      }
+    }
+    let disturbing = inThread {
+      var time: UInt64 = 0
+      while stillToGo.load(ordering: .relaxed) > 0 {
+        time += 1_000_000_000
+        _ = place.pointer.pointee.tick(at: time, processCPU: time)
+        if let span = try? place.pointer.pointee.allocate(SpanRequest(pageCount: 30)).span {
+          place.pointer.pointee.free(span)
+        }
+        kernel.reclaimLazy()
+      }
+    }
+    for thread in threads + [disturbing] { thread.wait() }
+    #expect(wrong.withLock { $0 } == 0)
+    place.pointer.pointee.checkInvariants()
+    #expect(place.pointer.pointee.statistics().discardedPages == 0)
+    place.destroy()
+    #expect(kernel.violations == [])
   }
 }

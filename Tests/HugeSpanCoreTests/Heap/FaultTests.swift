@@ -94,7 +94,8 @@ extension FaultInjectingKernel<ModelKernel> {
     heap.checkInvariants()
   }
 
-  @Test(arguments: [StrategyKind.dontneed, .free, .freeThenDontneed, .splitDontneed], [22, 11] as [Int32])
+  @Test(
+    arguments: [StrategyKind.dontneed, .free, .freeThenDontneed, .splitDontneed, .cold, .pageout], [22, 11] as [Int32])
   func aReleaseKeepsTheMemory(strategy: StrategyKind, code: Int32) throws {
     let kernel = FaultInjectingKernel(ModelKernel())
     do {
@@ -102,7 +103,7 @@ extension FaultInjectingKernel<ModelKernel> {
       let spans = try (0..<40).map { _ in try heap.allocate(SpanRequest(pageCount: 100)).span }
       for span in spans { kernel.touch(span) }
       for (index, span) in spans.enumerated() where index % 2 == 0 { heap.free(span) }
-      for advice in [Advice.dontneed, .free, .cold] {
+      for advice in [Advice.dontneed, .free, .cold, .pageout, .decommit] {
         kernel.faults.fail(.advise(advice), with: KernelError(code: code))
       }
       let present = kernel.base.presentBytes
@@ -216,16 +217,19 @@ extension FaultInjectingKernel<ModelKernel> {
   /// How each heap releases: between them they make every call there is.
   private static let kinds: [(strategy: StrategyKind, policy: PolicyChoice)] = [
     (.splitDontneed, .immediate), (.dontneed, .immediate), (.freeThenDontneed, .immediate),
-    (.splitDontneed, .rentOrBuy(RentOrBuyOptions())),
+    (.splitDontneed, .rentOrBuy(RentOrBuyOptions())), (.pageout, .immediate), (.decommit, .immediate),
+    (.deferred, .immediate),
   ]
 
   private static func runAll() throws {
     var runs: [KernelCall: Int] = [:]
-    for kind in kinds {
+    let errors = [KernelError.outOfMemory, .invalid, .tryAgain]
+    for (number, kind) in kinds.enumerated() {
       let counts = try run(kind, failing: nil)
       for (call, count) in counts.sorted(by: { $0.key.description < $1.key.description }) {
         for index in 0..<count {
-          for error in [KernelError.outOfMemory, .invalid, .tryAgain] {
+          // All errors under the first kind, and in turns under the others.
+          for error in number == 0 ? errors : [errors[index % 3]] {
             say("failing \(call) number \(index) with \(error.code) under \(kind)")
             _ = try run(kind, failing: (call, index, error))
             runs[call, default: 0] += 1
@@ -309,5 +313,5 @@ extension FaultInjectingKernel<ModelKernel> {
   /// Those that can fail; what a fork brings about (`sharing`) has tests of its own.
   private static let calls: [KernelCall] =
     [.reserve, .commit, .residency, .mapMetadata]
-    + [.dontneed, .free, .cold, .hugepage, .pageout, .collapse].map { .advise($0) }
+    + [.dontneed, .free, .cold, .hugepage, .pageout, .collapse, .decommit].map { .advise($0) }
 }

@@ -25,6 +25,8 @@ enum Operation: Codable, Sendable {
   case write(slot: Int, percent: Int)
   case tick(milliseconds: Int)
   case releaseNow(pages: Int)
+  /// Others need this many pages (strategy `deferred`).
+  case relieve(pages: Int)
   case residencyPass
   case cure(blocks: Int)
   /// The kernel on its own: takes what is lazily free, splits or rebuilds the hugepages under a span.
@@ -80,7 +82,8 @@ extension Operation {
     case 63..<67: return .write(slot: slot, percent: [100, 100, 50, 3].randomElement(using: &random)!)
     case 67..<74: return .tick(milliseconds: [1, 100, 1000, 30_000].randomElement(using: &random)!)
     case 74..<76: return .releaseNow(pages: [1, 100, 600, 5000].randomElement(using: &random)!)
-    case 76..<78: return .residencyPass
+    case 76: return .residencyPass
+    case 77: return .relieve(pages: [1, 300, 3000].randomElement(using: &random)!)
     case 78: return .cure(blocks: small)
     case 79: return .reclaim
     case 80: return .splitBehind(slot: slot)
@@ -106,7 +109,9 @@ extension Operation {
 
 /// How the heap of a sequence is made, and how its kernel fails.
 struct HeapConfiguration: Codable, Sendable {
-  enum Policy: Int, Codable, CaseIterable { case never, immediate, gperftools, seed, rentOrBuy }
+  enum Policy: Int, Codable, CaseIterable {
+    case never, immediate, gperftools, seed, rentOrBuy, demandWindow, decay, paced
+  }
 
   var policy = Policy.seed
   var strategy = 4  // StrategyKind
@@ -119,6 +124,7 @@ struct HeapConfiguration: Codable, Sendable {
   /// Share of the kernel's calls that fail, in percent.
   var faultPercent = 0
   var faultCode: Int32 = 12
+  var hasSwap = false
 
   var options: HeapOptions {
     var options = HeapOptions()
@@ -136,6 +142,9 @@ struct HeapConfiguration: Codable, Sendable {
       case .gperftools: .gperftools(rate: 200)
       case .seed: .seed(SeedOptions())
       case .rentOrBuy: .rentOrBuy(RentOrBuyOptions())
+      case .demandWindow: .demandWindow(DemandWindowOptions())
+      case .decay: .decay(DecayOptions())
+      case .paced: .paced(PacedOptions())
       }
     return options
   }
@@ -143,7 +152,8 @@ struct HeapConfiguration: Codable, Sendable {
   static func random(using random: inout SeededGenerator) -> HeapConfiguration {
     var result = HeapConfiguration()
     result.policy = Policy.allCases.randomElement(using: &random)!
-    result.strategy = Int.random(in: 0...4, using: &random)
+    result.strategy = Int.random(in: 0...8, using: &random)
+    result.hasSwap = Bool.random(using: &random)
     result.wholeBlocksOnly = Int.random(in: 0..<5, using: &random) == 0
     result.userData = Bool.random(using: &random)
     if Int.random(in: 0..<4, using: &random) == 0 { result.softLimitBlocks = Int.random(in: 1...30, using: &random) }

@@ -12,14 +12,17 @@ struct Disagreement: Error, CustomStringConvertible {
 extension OperationSequence {
   /// Runs the whole sequence, and destroys the heap. `trace` is told each step before it is taken.
   func run(trace: (String) -> Void = { _ in }) throws {
-    let model = ModelKernel()
+    let model = ModelKernel(hasSwap: configuration.hasSwap)
     let kernel = FaultInjectingKernel(model)
     let code = KernelError(code: configuration.faultCode)
     do {
       let heap = try PageHeapCore(kernel: kernel, options: configuration.options)
       if configuration.faultPercent > 0 {
         kernel.faults.failRandomly(
-          [.reserve, .commit, .mapMetadata, .residency, .sharing, .advise(.dontneed), .advise(.free), .advise(.cold)],
+          [
+            .reserve, .commit, .mapMetadata, .residency, .sharing, .advise(.dontneed), .advise(.free), .advise(.cold),
+            .advise(.pageout), .advise(.decommit), .advise(.hugepage),
+          ],
           share: Double(configuration.faultPercent) / 100, seed: seed, with: code)
       }
       var runner = Runner(configuration: configuration, model: model)
@@ -121,6 +124,7 @@ private struct Runner {
       let report = heap.tick(at: now, processCPU: now / 2)
       try require(report.releasedPages >= 0 && report.nextTickNanoseconds > 0, "reported \(report)")
     case .releaseNow(let pages): try releaseNow(pages, on: heap)
+    case .relieve(let pages): try relieve(pages, on: heap)
     case .residencyPass: try residencyPass(on: heap)
     case .cure(let blocks):
       let phantom = model.phantomBytes
@@ -228,6 +232,15 @@ private struct Runner {
     if heap.kernel.faults.injected(.residency) > unanswered { return }
     let uncharged = before - model.chargedBytes
     try require(answer <= uncharged, "said that \(answer) bytes were uncharged; it was \(uncharged)")
+  }
+
+  private func relieve(_ pages: Int, on heap: borrowing Heap) throws {
+    let before = model.chargedBytes
+    let violations = model.violations.count
+    let given = heap.relieve(headroom: 0, reserve: pages * 2048)
+    let kind = configuration.options.strategy.kind
+    try require(kind == .deferred || (given == 0 && model.chargedBytes == before), "\(kind) gave \(given) bytes back")
+    try require(model.chargedBytes <= before && model.violations.count == violations, "a relief charged more")
   }
 
   private mutating func residencyPass(on heap: borrowing Heap) throws {

@@ -247,40 +247,68 @@ private func pair(_ seed: UInt64) throws -> (ours: [PlacementRow], filler: [Plac
     }
   }
 
-  /// The second heap's published sequence is none of this seed's (its used pages are those of no offset in the first three
-  /// million random numbers, nor of 900,000 related seeds). Its figures hold here all the same, within one percent.
-  @Test func packsTheSecondHeapAsPublishedWithinOnePercent() throws {
+  /// No figure of the published seed's own sequence is worse than published by more than one percent, and what a sequence
+  /// does not decide is not worse at all. The second heap's published sequence is none of this seed's (its used pages are
+  /// those of no offset in the first three million random numbers, nor of 900,000 related seeds), and this one leaves no
+  /// placement a choice in two rows: filling it ends with a span of 32 pages when 23 are free in 512 blocks, so that it needs
+  /// a 513th, and that span is the one of them that lives through `down`.
+  @Test func isNotWorseThanPublishedOnThePublishedSeed() throws {
     let ours = try rows(publishedSeed, on: HeapPlacement.init)
-    for index in 2..<published.count {
-      #expect(Double(ours[index].blocks) <= Double(published[index].blocks) * 1.01, "row \(index + 1): \(ours[index])")
-      #expect(ours[index].callsPerPage <= published[index].callsPerPage, "row \(index + 1): \(ours[index])")
+    expectWithinOnePercent(ours, "published seed")
+    for (index, row) in ours.enumerated() {
+      let line = "row \(index + 1): \(row)"
+      if index < 3 { #expect(row.blocks <= published[index].blocks, "\(line)") }
+      if index < 4 || index > 5 { #expect(row.intact >= published[index].intact, "\(line)") }
+      #expect(row.callsPerPage <= published[index].callsPerPage, "\(line)")
+      #expect(row.refaulted <= published[index].refaulted, "\(line)")
     }
-    // The share on intact blocks swings by two hundredths from sequence to sequence; means are compared below.
-    for index in 4..<7 {
-      #expect(ours[index].intact >= published[index].intact * 0.99, "row \(index + 1): \(ours[index])")
-    }
-    #expect(ours[6].refaulted <= published[6].refaulted)
-    #expect(ours[8].refaulted <= published[8].refaulted)
   }
 
-  /// Sequence by sequence: the published seed, and three more that nothing was tuned on.
+  /// Three sequences that share nothing with the published one but its program.
+  @Test(arguments: [1, 42, 0xDEAD_BEEF] as [UInt64])
+  func staysWithinOnePercentOfPublished(seed: UInt64) throws {
+    expectWithinOnePercent(try rows(seed, on: HeapPlacement.init), "seed \(seed)")
+  }
+
+  /// Holds every figure against its published row. Blocks are compared by number, to the nearest whole block (one percent
+  /// of 498 is 4.98 of them); divided by used pages, of which a sequence has up to three percent more or fewer than the
+  /// published one, they are another sequence's figure. In the sixth row no placement could reach it: 502 of the blocks that
+  /// seed 0xDEADBEEF has filled hold a span that is never freed until then, where 494 would be the published ratio.
+  private func expectWithinOnePercent(_ ours: [PlacementRow], _ name: String) {
+    for (index, row) in ours.enumerated() {
+      let line = "\(name), row \(index + 1): \(row)"
+      let limit = published[index]
+      #expect(row.blocks <= Int((Double(limit.blocks) * 1.01).rounded()), "\(line)")
+      #expect(row.intact >= limit.intact * 0.99, "\(line)")
+      #expect(row.callsPerPage <= limit.callsPerPage * 1.01, "\(line)")
+      #expect(Double(row.refaulted) <= Double(limit.refaulted) * 1.01, "\(line)")
+    }
+  }
+
+  /// Sequence by sequence: the published seed, and three more.
   @Test(arguments: [publishedSeed, 1, 42, 0xDEAD_BEEF])
   func isNoWorseThanTheFillerOnTheSameSequence(seed: UInt64) throws {
     let (ours, filler) = try pair(seed)
     for index in published.indices {
       let line = "seed \(seed), row \(index + 1): \(ours[index]), filler \(filler[index])"
       #expect(ours[index].used == filler[index].used, "\(line)")
-      #expect(
-        Double(ours[index].blocks) <= Double(filler[index].blocks) * (seed == publishedSeed ? 1 : 1.01), "\(line)")
+      #expect(Double(ours[index].blocks) <= Double(filler[index].blocks) * 1.01, "\(line)")
       #expect(ours[index].callsPerPage <= filler[index].callsPerPage, "\(line)")
-      if index < 7 { #expect(ours[index].intact >= filler[index].intact * 0.99, "\(line)") }
-      // A request of half a block that finds no intact place is 128 pages at once, and there are one to ten of them.
-      #expect(ours[index].refaulted <= filler[index].refaulted + 256, "\(line)")
+      if index < 7 { #expect(ours[index].intact >= filler[index].intact * worstIntact(index), "\(line)") }
     }
+    #expect(ours[5].refaulted <= filler[5].refaulted)
     #expect(ours[8].refaulted <= filler[8].refaulted)
+    // What a release leads to in the end is better, not only no worse.
+    #expect(ours[8].blocks < filler[8].blocks && ours[8].intact > filler[8].intact)
   }
 
-  /// In the mean over sequences that nothing was tuned on, no figure is worse.
+  /// Of the filler's share on intact blocks, what the heap may have right after half has been released: it breaks blocks of
+  /// few spans rather than of few pages, which drain sooner. No other row pays for it.
+  private func worstIntact(_ index: Int) -> Double { index == 4 ? 0.97 : 0.99 }
+
+  /// In the mean over sequences that nothing was tuned on, no figure is worse but the two that were traded: a fortieth of the
+  /// pages on intact blocks right after half has been released, and one block in 400 after the churn, for which no request
+  /// there goes to released pages, calls are a sixteenth fewer, and fewer blocks and more intact pages are left at the end.
   @Test func isNoWorseThanTheFillerInTheMean() throws {
     let pairs = try (401...424).map { try pair($0) }
     for index in published.indices {
@@ -292,14 +320,17 @@ private func pair(_ seed: UInt64) throws -> (ours: [PlacementRow], filler: [Plac
         )
       }
       let blocks = mean { Double($0.blocks) }
-      #expect(blocks.ours <= blocks.filler, "row \(index + 1)")
+      #expect(blocks.ours <= blocks.filler * ((5...7).contains(index) ? 1.0025 : 1), "row \(index + 1)")
       let intact = mean(\.intact)
-      #expect(intact.ours >= intact.filler * 0.999, "row \(index + 1)")
+      #expect(intact.ours >= intact.filler * (index == 4 ? 0.97 : 0.999), "row \(index + 1)")
       let calls = mean(\.callsPerPage)
-      #expect(calls.ours <= calls.filler, "row \(index + 1)")
+      #expect(calls.ours <= calls.filler * 0.97, "row \(index + 1)")
       let refaulted = mean { Double($0.refaulted) }
-      // In the first churn after a release a third of a request more in each run, of 18,000.
-      #expect(refaulted.ours <= refaulted.filler + (index == 5 ? 64 : 0), "row \(index + 1)")
+      #expect(refaulted.ours <= refaulted.filler * (index == 5 ? 0.1 : 1), "row \(index + 1)")
+      if index == 8 {
+        #expect(blocks.ours <= blocks.filler * 0.99)
+        #expect(intact.ours >= intact.filler * 1.05)
+      }
     }
   }
 }

@@ -34,13 +34,13 @@ private final class Clocked<K: Kernel> {
 }
 
 @Suite struct PricedRelease {
-  @Test func givesEmptyBlocksBackAfterAboutASecond() throws {
+  @Test func givesEmptyBlocksBackAfterAboutHalfASecond() throws {
     let kernel = ModelKernel()
     let clocked = try Clocked(kernel, priced())
     let span = try clocked.heap.allocate(SpanRequest(pageCount: 10 * 512)).span
     kernel.touch(span.range)
     clocked.heap.free(span)
-    clocked.pass(seconds: 0.75)
+    clocked.pass(seconds: 0.5)
     #expect(kernel.presentBytes == 10 << 21)
     clocked.pass(seconds: 1)
     #expect(kernel.presentBytes == 0)

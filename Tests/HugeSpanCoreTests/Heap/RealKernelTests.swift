@@ -10,25 +10,25 @@ import HugeSpanLab
 import TestKernels
 import Testing
 
-private let canBeCharged: Bool = {
+let canBeCharged: Bool = {
   guard let membership = try? CgroupMembership.find() else { return false }
   MemoryCgroup.removeStale(under: membership)
   guard let group = try? MemoryCgroup.make(under: membership, number: 900) else { return false }
   return group.remove()
 }()
-private let canSplit =
+let canSplit =
   realKernel.capabilities.contains(.hugePages) && realKernel.capabilities.contains(.honestSplit)
   && realKernel.capabilities.contains(.exactResidency)
 
 /// The program of the half-released hugepages: two spans share each of a hundred blocks, and one of them is freed.
-private final class HalfReleased {
+final class HalfReleased {
   static let blocks = 100
   static let bytes = blocks << 21
 
   let heap: PageHeapCore<LinuxKernel>
-  private let group: MemoryCgroup
+  let group: MemoryCgroup
   private let reader: ChargeReader
-  private var kept: [PageSpan] = []
+  private(set) var kept: [PageSpan] = []
   private var chargeAtStart = 0
   private var failures: [String] = []
 
@@ -77,6 +77,9 @@ private final class HalfReleased {
       UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = ~address
     }
   }
+
+  /// The first `count` of the kept spans are not the program's any more.
+  func forget(_ count: Int) { kept.removeFirst(count) }
 
   private func isIntact() -> Bool {
     kept.allSatisfy { span in
@@ -128,8 +131,9 @@ struct HalfReleasedHugePages {
     await #expect(processExitsWith: .success) {
       try HalfReleased.run(.dontneed) { program in
         _ = program.heap.tick(at: 1, processCPU: 0)
-        for _ in 0..<HalfReleased.blocks {
-          HalfReleased.write(try program.heap.allocate(SpanRequest(pageCount: 256)).span)
+        // Spans that are not worth a fresh hugepage each.
+        for _ in 0..<(2 * HalfReleased.blocks) {
+          HalfReleased.write(try program.heap.allocate(SpanRequest(pageCount: 128)).span)
         }
         program.expect(program.resident == HalfReleased.bytes, "\(program.resident) bytes are resident")
         program.expectNear(program.charge, HalfReleased.bytes * 3 / 2, "charge")

@@ -34,12 +34,14 @@ private func forkedHeap(_ kernel: Faulty, _ strategy: StrategyKind) throws -> (
 }
 
 @Suite struct MemoryThatAChildMayShare {
-  static let strategies: [StrategyKind] = [.dontneed, .free, .freeThenDontneed, .splitDontneed]
+  static let strategies: [StrategyKind] = [
+    .dontneed, .free, .freeThenDontneed, .splitDontneed, .cold, .pageout,
+  ]
 
   /// Also where the kernel does not tell who shares: a sandbox that hides the pagemap.
   @Test(arguments: strategies, [true, false])
   func isDroppedAsAWholeOrNotAtAll(strategy: StrategyKind, isReadable: Bool) throws {
-    let kernel = Faulty(ModelKernel())
+    let kernel = Faulty(ModelKernel(hasSwap: strategy == .pageout))
     if !isReadable { kernel.faults.fail(.sharing, with: .notSupported) }
     let heap = try forkedHeap(kernel, strategy)
     // Without the pagemap nobody can see that the child is gone.

@@ -8,16 +8,6 @@ import HugeSpanLab
 import TestKernels
 import Testing
 
-private let canSplit =
-  realKernel.capabilities.contains(.hugePages) && realKernel.capabilities.contains(.honestSplit)
-  && realKernel.capabilities.contains(.exactResidency)
-
-private let canBeCharged: Bool = {
-  guard let membership = try? CgroupMembership.find() else { return false }
-  guard let group = try? MemoryCgroup.make(under: membership, number: 950) else { return false }
-  return group.remove()
-}()
-
 private func fill(_ span: PageSpan) {
   for address in stride(from: span.address, to: span.end, by: 4096) {
     UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = ~address

@@ -300,6 +300,14 @@ struct HugePagesOfTheLinuxKernel {
     #expect(lacking.supports(.splitDontneed))  // nothing there to split
     lacking.remove(.free)
     #expect(!lacking.supports(.free) && !lacking.supports(.freeThenDontneed) && lacking.supports(.keep))
+    for (strategy, need) in [
+      (StrategyKind.cold, KernelCapabilities.cold), (.pageout, .pageout), (.decommit, .decommit),
+    ] {
+      var without = KernelCapabilities.all
+      without.remove(need)
+      #expect(KernelCapabilities.all.supports(strategy) && !without.supports(strategy))
+      #expect(realKernel.capabilities.contains(need), "Linux can do this since 5.4")
+    }
     #expect(!KernelCapabilities.none.supports(.dontneed) && KernelCapabilities.none.supports(.keep))
   }
 

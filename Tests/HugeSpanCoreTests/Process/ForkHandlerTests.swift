@@ -151,7 +151,7 @@ private func threadCount() -> Int {
         }.start()
         return done
       }
-      for round in 0..<150 {
+      for round in 0..<40 {
         let child = forkProcess()
         if child == 0 {
           // A deadlock ends it by a signal.

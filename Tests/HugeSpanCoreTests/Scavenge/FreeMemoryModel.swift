@@ -59,6 +59,14 @@ struct FreeMemoryModel {
 
   func isWhollyFree(_ block: UInt) -> Bool { blocks[block]?.allSatisfy { $0 != .used } ?? true }
 
+  /// Free pages in memory of blocks of which nothing is used.
+  var wholeFreePages: Int {
+    blocks.values.reduce(0) { $0 + ($1.contains(.used) ? 0 : $1.count { $0 == .free }) }
+  }
+
+  /// Blocks of which 96.875 % are used.
+  var denseBlocks: Set<UInt> { Set(blocks.filter { $0.value.count { $0 == .used } >= 496 }.keys) }
+
   /// Lengths of the runs of free pages in memory of `block`.
   func runs(_ block: UInt) -> [Int] {
     blocks[block]!.split { $0 != .free }.map(\.count)

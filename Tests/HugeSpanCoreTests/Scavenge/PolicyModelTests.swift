@@ -25,77 +25,11 @@ private struct ScavengeCounter {
   mutating func finish(ranOut: Bool) { counter = ranOut ? Double(1 << 19) : min(counter, Double(1 << 21)) }
 }
 
-/// A user with a heap, its kernel, and the model of its free memory.
-private struct Observed: ~Copyable {
-  let kernel = FaultInjectingKernel(ModelKernel())
-  let heap: PageHeapCore<FaultInjectingKernel<ModelKernel>>
-  var model = FreeMemoryModel()
-  var spans: [PageSpan] = []
-  var random: SeededGenerator
-  var now: UInt64 = 0
-  var longest = 900
-  private var seen = 0
-
-  init(_ policy: PolicyChoice, seed: UInt64) throws {
-    var options = HeapOptions()
-    options.policy = policy
-    options.strategy = StrategyChoice(.dontneed)
-    options.firstArenaBytes = 64 << 21
-    options.effectSamplePeriod = 0
-    heap = try PageHeapCore(kernel: kernel, options: options)
-    random = SeededGenerator(seed: seed)
-    kernel.faults.startRecording()
-  }
-
-  /// Ranges released since the last call.
-  private mutating func releasedRanges() -> [AddressRange] {
-    let records = kernel.faults.records
-    defer { seen = records.count }
-    return records[seen...].filter { $0.call == .advise(.dontneed) }.flatMap(\.ranges)
-  }
-
-  /// Allocates and frees at random, `share` allocations in ten steps; how many pages were freed.
-  mutating func work(steps: Int, allocating share: Int) throws -> Int {
-    var freed = 0
-    for _ in 0..<steps {
-      if spans.isEmpty || Int.random(in: 0..<10, using: &random) < share {
-        let isLarge = Int.random(in: 0..<12, using: &random) == 0
-        let pages = Int.random(in: 1...(isLarge ? longest : 60), using: &random)
-        let span = try heap.allocate(SpanRequest(pageCount: pages)).span
-        // A block that is made whole again before it is used is dropped first.
-        for range in releasedRanges() { _ = model.release(range, inScavenge: false) }
-        model.allocate(span.range)
-        kernel.base.touch(span.range)
-        spans.append(span)
-      } else {
-        let span = spans.remove(at: Int.random(in: 0..<spans.count, using: &random))
-        heap.free(span)
-        model.free(span.range)
-        freed += span.pageCount
-      }
-    }
-    return freed
-  }
-
-  /// The ranges that a tick releases, in order. The model has not been told of them.
-  mutating func tick() -> [AddressRange] {
-    now += 100_000_000
-    _ = heap.tick(at: now, processCPU: 0)
-    return releasedRanges()
-  }
-}
-
-/// Whole blocks of a range one by one; a part as it is.
-private func pieces(_ range: AddressRange) -> [AddressRange] {
-  guard range.byteCount > 1 << 21 else { return [range] }
-  return (0..<range.byteCount >> 21).map { AddressRange(start: range.start + UInt($0 << 21), byteCount: 1 << 21) }
-}
-
 @Suite struct ThePolicy {
   static let seeds: ClosedRange<UInt64> = 1...3
 
   @Test func neverReleasesNothing() throws {
-    var observed = try Observed(.never, seed: 1)
+    var observed = try ObservedHeap(.never, seed: 1)
     for round in 0..<20 {
       _ = try observed.work(steps: 100, allocating: round % 2 == 0 ? 7 : 3)
       #expect(observed.tick() == [])
@@ -104,7 +38,7 @@ private func pieces(_ range: AddressRange) -> [AddressRange] {
 
   @Test(arguments: seeds)
   func immediateReleasesAllThatIsFreeAtEachTick(seed: UInt64) throws {
-    var observed = try Observed(.immediate, seed: seed)
+    var observed = try ObservedHeap(.immediate, seed: seed)
     for round in 0..<30 {
       _ = try observed.work(steps: 60, allocating: round % 4 < 2 ? 7 : 3)
       let expected = observed.model.freePages
@@ -116,7 +50,7 @@ private func pieces(_ range: AddressRange) -> [AddressRange] {
 
   @Test(arguments: seeds, [50.0, 900.0])
   func gperftoolsReleasesWhenItsCounterSaysSo(seed: UInt64, rate: Double) throws {
-    var observed = try Observed(.gperftools(rate: rate), seed: seed)
+    var observed = try ObservedHeap(.gperftools(rate: rate), seed: seed)
     var counter = ScavengeCounter(rate: rate, discountsRefaults: false)
     try follow(&observed, &counter, seed: seed) { _, _ in }
   }
@@ -126,7 +60,7 @@ private func pieces(_ range: AddressRange) -> [AddressRange] {
     var options = SeedOptions()
     options.rate = 300
     options.discountRefaults = discountsRefaults
-    var observed = try Observed(.seed(options), seed: seed)
+    var observed = try ObservedHeap(.seed(options), seed: seed)
     var counter = ScavengeCounter(rate: 300, discountsRefaults: discountsRefaults)
     try follow(&observed, &counter, seed: seed) { _, _ in }
   }
@@ -136,7 +70,7 @@ private func pieces(_ range: AddressRange) -> [AddressRange] {
   func seedPrefersBrokenBlocksAndThenLongSpans(seed: UInt64) throws {
     var options = SeedOptions()
     options.rate = 150
-    var observed = try Observed(.seed(options), seed: seed)
+    var observed = try ObservedHeap(.seed(options), seed: seed)
     var counter = ScavengeCounter(rate: 150, discountsRefaults: true)
     var broken = 0
     // Few blocks empty, so that parts have to go.
@@ -159,7 +93,7 @@ private func pieces(_ range: AddressRange) -> [AddressRange] {
   /// "One of each length in turn": between two spans of one length all other lengths come.
   @Test(arguments: seeds)
   func gperftoolsGoesThroughTheLengths(seed: UInt64) throws {
-    var observed = try Observed(.gperftools(rate: 60), seed: seed)
+    var observed = try ObservedHeap(.gperftools(rate: 60), seed: seed)
     var counter = ScavengeCounter(rate: 60, discountsRefaults: false)
     var last = 0
     var turns = 0
@@ -177,7 +111,7 @@ private func pieces(_ range: AddressRange) -> [AddressRange] {
 
   /// Runs a user under a policy with a counter, and checks each released span before the model learns of it.
   private func follow(
-    _ observed: inout Observed, _ counter: inout ScavengeCounter, seed: UInt64, allocatingAtLeast low: Int = 3,
+    _ observed: inout ObservedHeap, _ counter: inout ScavengeCounter, seed: UInt64, allocatingAtLeast low: Int = 3,
     _ check: (FreeMemoryModel, AddressRange) throws -> Void
   ) throws {
     var released = 0

@@ -4,32 +4,85 @@ import HugeSpanCore
 import TestKernels
 import Testing
 
+private let shallow = WaitLearner.Depth(emptyBlocks: 1)
+private let deep = WaitLearner.Depth(emptyBlocks: 100)
+
+extension WaitLearner {
+  /// A gap from its beginning to its end, looked at in steps of an eighth of a purchase.
+  fileprivate mutating func see(gap: Double, at depth: WaitLearner.Depth = shallow) {
+    let wait = wait(at: depth)
+    var rent = 0.0
+    while rent < min(gap, 5) {
+      let end = min(rent + 0.125, gap)
+      follow(depth, from: rent, to: end)
+      rent = end
+    }
+    book(gap: gap, wait: wait)
+  }
+}
+
 @Suite struct TheWaitOfAnEmptyBlock {
-  @Test func isBreakEvenUntilSomethingWasLearned() {
+  @Test func isHalfOfBreakEvenUntilSomethingWasLearned() {
     var learner = WaitLearner()
-    #expect(learner.wait == 1)
-    learner.book(gap: 3, wait: learner.wait)
-    #expect(learner.wait == 1, "a single gap proves nothing")
+    #expect(learner.wait(at: shallow) == 0.5)
+    learner.see(gap: 0.6)
+    #expect(learner.wait(at: shallow) == 0.5, "a single gap proves nothing")
   }
 
   @Test func getsShortWhereGapsAreLong() {
     var learner = WaitLearner()
-    for _ in 0..<20 { learner.book(gap: 100, wait: learner.wait) }
-    #expect(learner.wait == 0.25)
+    for _ in 0..<20 { learner.see(gap: 100) }
+    #expect(learner.wait(at: shallow) == 0)
+    #expect(learner.shortestWait == 0)
   }
 
-  @Test func getsLongWhereGapsEndSoonAfterBreakEven() {
+  @Test func getsLongWhereGapsEndBeforeBreakEven() {
     var learner = WaitLearner()
-    for _ in 0..<20 { learner.book(gap: 1.1, wait: learner.wait) }
-    #expect(learner.wait >= 2)
+    for _ in 0..<20 { learner.see(gap: 0.8) }
+    #expect(learner.wait(at: shallow) >= 1)
+  }
+
+  /// Many blocks fall empty at once: long before their gaps end it is clear that they are long.
+  @Test func learnsFromGapsThatAreStillOpen() {
+    var learner = WaitLearner()
+    for _ in 0..<80 { learner.follow(deep, from: 0, to: 0.9) }
+    #expect(learner.wait(at: deep) > 0.5)
+    for _ in 0..<80 { learner.follow(deep, from: 0.9, to: 3) }
+    #expect(learner.wait(at: deep) == 0)
+  }
+
+  @Test func isLearnedForEachDepth() {
+    var learner = WaitLearner()
+    for _ in 0..<20 {
+      learner.see(gap: 0.8, at: shallow)
+      learner.see(gap: 100, at: deep)
+    }
+    #expect(learner.wait(at: shallow) >= 1)
+    #expect(learner.wait(at: deep) == 0)
+    #expect(learner.wait(at: WaitLearner.Depth(emptyBlocks: 10)) == 0.5)
+  }
+
+  /// Whatever the steps in which it was looked at, a gap costs each wait the same.
+  @Test(arguments: [0.05, 0.3, 1.7, 5.0])
+  func isLearnedAlikeByFineAndByCoarseTicks(step: Double) {
+    var learner = WaitLearner()
+    for gap in [0.3, 0.8, 0.8, 0.8, 0.9, 0.8, 0.7, 0.6, 1.6, 0.9] {
+      var rent = 0.0
+      while rent < gap {
+        let end = min(rent + step, gap)
+        learner.follow(shallow, from: rent, to: end)
+        rent = end
+      }
+    }
+    #expect(learner.wait(at: shallow) == 2)
   }
 
   @Test func forgetsWhatWasLongAgo() {
     var learner = WaitLearner()
-    for _ in 0..<20 { learner.book(gap: 100, wait: learner.wait) }
+    for _ in 0..<20 { learner.see(gap: 100) }
     for _ in 0..<60 { learner.age(seconds: 60) }
-    for _ in 0..<10 { learner.book(gap: 1.1, wait: learner.wait) }
-    #expect(learner.wait >= 1)
+    for _ in 0..<10 { learner.see(gap: 0.8) }
+    #expect(learner.wait(at: shallow) >= 1)
   }
 
   /// Break-even is at most twice a clairvoyant's cost, which is the lesser of the gap and the purchase.
@@ -45,11 +98,12 @@ import Testing
     var shadow = 0.0
     var wasGuarded = false
     for round in 0..<100_000 {
-      let wait = learner.wait
+      let wait = learner.wait(at: shallow)
       // Long gaps teach short waits, which are then punished by gaps that end just after them.
-      let gap = round % 50 < 8 ? 50 : wait * 1.0001
+      let gap = round % 50 < 8 ? 50 : max(wait * 1.0001, 0.01)
       learned += WaitLearner.cost(of: gap, wait)
       shadow += WaitLearner.cost(of: gap, 1)
+      learner.follow(shallow, from: 0, to: min(gap, 5))
       learner.book(gap: gap, wait: wait)
       wasGuarded = wasGuarded || learner.isGuarded
       #expect(learned <= (1 + WaitLearner.allowance) * shadow + WaitLearner.slack + 5)
@@ -71,15 +125,16 @@ import Testing
       let index = Int.random(in: 0..<open, using: &random)
       let gap =
         switch Int.random(in: 0..<4, using: &random) {
-        case 0: waits[index] * 1.001
+        case 0: max(waits[index] * 1.001, 0.01)
         case 1: Double.random(in: 0...6, using: &random)
         case 2: 40.0
-        default: learner.wait * 1.001
+        default: max(learner.wait(at: shallow) * 1.001, 0.01)
         }
       learned += WaitLearner.cost(of: gap, waits[index])
       shadow += WaitLearner.cost(of: gap, 1)
+      learner.follow(shallow, from: 0, to: min(gap, 5))
       learner.book(gap: gap, wait: waits[index])
-      waits[index] = learner.wait
+      waits[index] = learner.wait(at: shallow)
       let bound = (1 + WaitLearner.allowance) * shadow + WaitLearner.slack + 4 * Double(open) + 5
       #expect(learned <= bound, "seed \(seed)")
       if learned > bound { return }

@@ -66,7 +66,7 @@ private let churn = """
 @Suite("Under jemalloc", .enabled(if: canRunOnHeap, cannotRunOnHeap)) struct HookTests {
   @Test("eight threads get memory that is theirs, zero where it must be, aligned as asked") func threads() throws {
     let workshop = try Workshop()
-    let program = try workshop.compile(churn + "int main(void) { printf(\"%lu\\n\", run(8, 20000)); return 0; }")
+    let program = try workshop.compile(churn + "int main(void) { printf(\"%lu\\n\", run(8, 6000)); return 0; }")
     let plain = try #require(try workshop.output(of: [program]))
     for configuration in ["", "policy:immediate,strategy:dontneed", "policy:immediate,strategy:free-then-dontneed"] {
       let outcome = try workshop.runOnHeap([program], configuration: configuration)
@@ -81,7 +81,7 @@ private let churn = """
 
   @Test("jemalloc that keeps address space and dirty memory splits and merges extents") func splitsAndMerges() throws {
     let workshop = try Workshop()
-    let program = try workshop.compile(churn + "int main(void) { printf(\"%lu\\n\", run(4, 20000)); return 0; }")
+    let program = try workshop.compile(churn + "int main(void) { printf(\"%lu\\n\", run(4, 8000)); return 0; }")
     let plain = try #require(try workshop.output(of: [program]))
     for conf in ["dirty_decay_ms:10000", "retain:true,dirty_decay_ms:50,muzzy_decay_ms:50"] {
       let outcome = try workshop.runOnHeap([program], environment: ["MALLOC_CONF=\(conf)"])
