@@ -265,8 +265,7 @@ extension PageHeapCore {
     }
     var mayRelease = state.pointee.hasLimit
     while true {
-      let besideOthers = alignment <= 1 &<< UInt(pageShift) ? placeBesideOthers(count) : nil
-      let found = besideOthers ?? bestRun(blocks, alignment: alignment)
+      let found = bestRun(blocks, alignment: alignment)
       // What is not there of the run will be charged; of one that is still to be made, at least what free blocks in
       // memory cannot give. Asked before the heap grows, so that a refusal reserves nothing.
       let missing =

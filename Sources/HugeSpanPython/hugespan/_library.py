@@ -62,7 +62,8 @@ Statistics = _counters(
     splits cures rebuilt_blocks release_calls release_ranges release_failures
     release_nanoseconds longest_release_nanoseconds ticks
     effects_checked effects_missing reinflated_blocks lost_blocks residency_passes metadata_bytes
-    collapses decommitted_blocks drains pages_drained""",
+    collapses decommitted_blocks drains pages_drained
+    discarded_pages discards discard_splits undone_intact undone_lost undone_partly discarded_pages_lost""",
 )
 Residency = _counters(
     "Residency",
