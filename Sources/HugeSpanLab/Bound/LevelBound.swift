@@ -62,7 +62,9 @@ struct WaitingLevels: BitwiseCopyable {
 }
 
 /// The bound of one need for pages, told change by change in order of time.
-package struct LevelBound: ~Copyable {
+///
+/// A class, for the compiler's sake: with a struct that cannot be copied the thread sanitizer's build of this file is refused.
+package final class LevelBound {
   private let prices: PagePrices
   private let runs: MappedArray<WaitingLevels>
   private var depth = 0
@@ -81,12 +83,12 @@ package struct LevelBound: ~Copyable {
 
   /// `pages` are needed from `now` on. Times may not decrease.
   @inline(__always)
-  package mutating func need(_ pages: Int, at now: UInt64) {
+  package func need(_ pages: Int, at now: UInt64) {
     if pages == level { return }
     change(to: pages, at: now)
   }
 
-  private mutating func change(to pages: Int, at now: UInt64) {
+  private func change(to pages: Int, at now: UInt64) {
     pageNanoseconds += Double(level) * Double(now &- time)
     time = now
     if pages < level {

@@ -19,8 +19,8 @@ package struct Replay: ~Copyable {
   private var samples: SampleCursor
   private var observer: Observer
   /// The bounds by the pages of this front end's spans, and by the bytes of the program's objects.
-  private var spanBound: LevelBound
-  private var objectBound: LevelBound
+  private let spanBound: LevelBound
+  private let objectBound: LevelBound
   private var clock = StretchClock()
   /// What `deferred` is told of pressure; the group's limits are those that others have set.
   private var watcher = PressureWatcher()

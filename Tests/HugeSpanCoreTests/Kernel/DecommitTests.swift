@@ -48,7 +48,8 @@ private func promisedBytes() throws -> Int {
     }
   }
 
-  @Test func joinsItsNeighboursWhenItComesBack() async {
+  @Test(.enabled(if: !hasAddressSanitizer, "the address sanitizer needs mappings of its own"))
+  func joinsItsNeighboursWhenItComesBack() async {
     await #expect(processExitsWith: .success) {
       let memory = try ScratchMemory(realKernel, byteCount: 16 * block, huge: true)
       memory.touch(memory.range)

@@ -26,7 +26,7 @@ struct Need: CustomStringConvertible {
   }
 
   func bound(_ prices: PagePrices) -> BoundParts {
-    var bound = LevelBound(prices, changes: changes.count)
+    let bound = LevelBound(prices, changes: changes.count)
     for change in changes { bound.need(change.pages, at: change.time) }
     return bound.parts(until: end)
   }
@@ -186,7 +186,7 @@ enum MissingTerm: CaseIterable {
   func steps() {
     let prices = PagePrices(rent: 1, release: 0.5, fault: 0.5, lazyWeight: 1)
     // A terabyte comes, goes and half of it comes back, twice a nanosecond for a million times it would not end by the page.
-    var bound = LevelBound(prices, changes: 300_000)
+    let bound = LevelBound(prices, changes: 300_000)
     let terabyte = 1 << 28
     for round in 0..<100_000 {
       bound.need(terabyte, at: UInt64(round) * 2_000_000_000)

@@ -49,7 +49,7 @@ let strategyNotations = StrategyChoice.knownNames.flatMap { choice in
         }
         #expect(run.violations == [])
         for reckoning in Reckoning.all {
-          var bound = reckoning.bound(need.count)
+          let bound = reckoning.bound(need.count)
           for change in need { bound.need(change.pages, at: change.time) }
           let cost = run.cost(reckoning.costs, memoryPrice: reckoning.memoryPrice, reckoning.weights)
           let least = bound.parts(until: end).total
@@ -74,7 +74,7 @@ let strategyNotations = StrategyChoice.knownNames.flatMap { choice in
       }
       var weights = CostWeights()
       weights.tax = 0
-      var bound = LevelBound(PagePrices(CostModel(), memoryPrice: 400), changes: need.count)
+      let bound = LevelBound(PagePrices(CostModel(), memoryPrice: 400), changes: need.count)
       for change in need { bound.need(change.pages, at: change.time) }
       if run.cost(CostModel(), memoryPrice: 400, weights) < bound.parts(until: end).total { undercut += 1 }
     }

@@ -135,7 +135,7 @@ import Testing
             try PolicyChoice(notation: policy), try StrategyChoice(notation: strategy), log: &log
           ) { need.append(($0, $1)) }
           for price in [100.0, 400, 4000] {
-            var bound = LevelBound(PagePrices(costs, memoryPrice: price), changes: need.count)
+            let bound = LevelBound(PagePrices(costs, memoryPrice: price), changes: need.count)
             for change in need { bound.need(change.pages, at: change.time) }
             var reference = Reference(costs, memoryPrice: price)
             let found = reference.cost(of: log, until: end) ?? .nan
