@@ -30,9 +30,19 @@ package struct PreloadedLibrary: Sendable {
 
   private var fileName: String { "lib\(product).so" }
 
+  /// The environment variable that names the directory of the libraries, where they are not beside this program: those of
+  /// another build, say.
+  package static let directoryVariable = "HUGESPAN_LIBRARIES"
+
   /// The library's path; built on the spot when it is not there yet, which `say` is told.
   package func locate(say: (String) -> Void) throws(ProgramError) -> String {
     var places: [String] = []
+    if let chosen = getenv(Self.directoryVariable).map({ String(cString: $0) }), !chosen.isEmpty {
+      for name in [fileName, installedName ?? fileName] where access("\(chosen)/\(name)", R_OK) == 0 {
+        return Self.absolute("\(chosen)/\(name)")
+      }
+      throw ProgramError(.unavailable, "\(fileName) is not in \(chosen), which \(Self.directoryVariable) names")
+    }
     if let image = Self.imageDirectory() { places.append(image) }
     let executable = Self.parent(of: Self.executablePath())
     if !places.contains(executable) { places.append(executable) }

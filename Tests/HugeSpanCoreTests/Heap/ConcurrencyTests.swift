@@ -40,8 +40,11 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
 
 @Suite struct ConcurrencyWithAKernelThatBlocks {
   /// One block: 200 pages used, 200 free and on their way to the kernel, 112 free behind them.
-  @Test(arguments: [StrategyKind.dontneed, .splitDontneed])
-  func leavesTheRestOfTheBlockInUse(strategy: StrategyKind) throws {
+  @Test(arguments: [
+    (StrategyKind.dontneed, Advice.dontneed), (.splitDontneed, .cold), (.splitDontneed, .dontneed), (.free, .free),
+    (.freeThenDontneed, .free), (.cold, .cold), (.pageout, .pageout),
+  ])
+  func leavesTheRestOfTheBlockInUse(strategy: StrategyKind, advice: Advice) throws {
     let kernel = FaultInjectingKernel(ModelKernel())
     let place = try HeapPlace(kernel, eagerOptions(strategy))
     let first = try place.pointer.pointee.allocate(SpanRequest(pageCount: 200)).span
@@ -51,7 +54,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     place.pointer.pointee.free(second)
     let gate = Gate()
     kernel.faults.startRecording()
-    kernel.faults.block(.advise(.dontneed), at: gate)
+    kernel.faults.block(.advise(advice), at: gate)
     let ticking = inThread { _ = place.pointer.pointee.tick(at: 1, processCPU: 0) }
     #expect(gate.waitForArrival())
 
@@ -65,7 +68,7 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     let inside = try place.pointer.pointee.allocate(SpanRequest(pageCount: 150)).span
     #expect(inside.address == first.address + 50 * 4096)
     let others = try (0..<50).map { _ in try place.pointer.pointee.allocate(SpanRequest(pageCount: 90)).span }
-    let inFlight = kernel.faults.records.last { $0.call == .advise(.dontneed) }!.ranges
+    let inFlight = kernel.faults.records.last { $0.call == .advise(advice) }!.ranges
     for span in others + [inside] { for range in inFlight { #expect(!span.range.overlaps(range)) } }
     place.pointer.pointee.checkInvariants()
     _ = place.pointer.pointee.statistics()
@@ -73,7 +76,74 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     gate.open()
     ticking.wait()
     place.pointer.pointee.checkInvariants()
-    #expect(place.pointer.pointee.statistics().releasedPages > 0)
+    #expect(place.pointer.pointee.statistics().pagesReleased > 0)
+    place.destroy()
+    #expect(kernel.faults.isBalanced && kernel.base.violations == [])
+  }
+
+  /// A block in which only little is used was broken, and is made huge again while others work in it.
+  @Test func leavesABlockInUseWhileItIsRebuilt() throws {
+    let kernel = FaultInjectingKernel(ModelKernel())
+    var options = eagerOptions(.splitDontneed)
+    var choice = RentOrBuyOptions()
+    choice.memoryPrice = 30_000
+    choice.costs.taxShare = 20
+    choice.costs.collapse = 10
+    options.policy = .rentOrBuy(choice)
+    let place = try HeapPlace(kernel, options)
+    let spans = try (0..<8).map { _ in try place.pointer.pointee.allocate(SpanRequest(pageCount: 64)).span }
+    for span in spans { kernel.base.touch(span.range) }
+    place.pointer.pointee.free(spans[7])
+    // An idle program lets the block be broken; a busy one pays for that until it is worth a hugepage again.
+    var time: UInt64 = 0
+    while place.pointer.pointee.statistics().pagesReleased == 0 && time < 1_000_000_000_000 {
+      time += 50_000_000
+      _ = place.pointer.pointee.tick(at: time, processCPU: 0)
+    }
+    try #require(place.pointer.pointee.statistics().pagesReleased == 64)
+    let gate = Gate()
+    kernel.faults.startRecording()
+    kernel.faults.block(.advise(.collapse), at: gate)
+    let isOver = Locked(false)
+    let ticking = inThread { [time] in
+      for step in 1...20_000 where !isOver.withLock({ $0 }) {
+        let elapsed = UInt64(step) * 50_000_000
+        _ = place.pointer.pointee.tick(at: time + elapsed, processCPU: elapsed)
+      }
+    }
+    defer { isOver.withLock { $0 = true } }
+    #expect(gate.waitForArrival())
+    let rebuilt = try #require(kernel.faults.records.last { $0.call == .advise(.collapse) }).ranges
+    #expect(rebuilt.contains { $0.overlaps(spans[0].range) })
+    place.pointer.pointee.free(spans[1])
+    let shorter = place.pointer.pointee.shrink(spans[2], toPages: 10)
+    #expect(place.pointer.pointee.grow(shorter, by: 1) != nil)
+    _ = try place.pointer.pointee.allocate(SpanRequest(pageCount: 30))
+    place.pointer.pointee.checkInvariants()
+    isOver.withLock { $0 = true }
+    gate.open()
+    ticking.wait()
+    place.pointer.pointee.checkInvariants()
+    place.destroy()
+    #expect(kernel.faults.isBalanced && kernel.base.violations == [])
+  }
+
+  @Test func leavesTheHeapInUseWhileItLooksAtItsResidency() throws {
+    let kernel = FaultInjectingKernel(ModelKernel())
+    let place = try HeapPlace(kernel, eagerOptions(.dontneed))
+    let span = try place.pointer.pointee.allocate(SpanRequest(pageCount: 300)).span
+    kernel.base.touch(span.range)
+    let gate = Gate()
+    kernel.faults.block(.residency, at: gate)
+    let looking = inThread { _ = try? place.pointer.pointee.residencyPass() }
+    #expect(gate.waitForArrival())
+    place.pointer.pointee.free(PageSpan(address: span.address, pageCount: 100))
+    let other = try place.pointer.pointee.allocate(SpanRequest(pageCount: 400)).span
+    place.pointer.pointee.free(other)
+    place.pointer.pointee.checkInvariants()
+    gate.open()
+    looking.wait()
+    place.pointer.pointee.checkInvariants()
     place.destroy()
     #expect(kernel.faults.isBalanced && kernel.base.violations == [])
   }
