@@ -10,8 +10,9 @@ let generateCommand = Command(
   abstract: "Write a synthetic trace, drawn from a seed",
   discussion: """
     The live memory of the made-up program follows a shape; sizes and lifetimes are drawn as allocators see them, with a \
-    churn of young objects on top. Equal options give equal files. A recorded program (see 'hugespan record') is the \
-    better judge of a policy.
+    churn of young objects on top. With --profile the program allocates as a profile says: births and lifetimes of each size are \
+    drawn at the profile's rates, scaled to the peak, under the load of the shape. Equal options give equal files. A recorded \
+    program (see 'hugespan record') is the better judge of a policy.
     """,
   options: [
     Option("output", short: "o", .file(), help: "The trace to write (needed)"),
@@ -19,6 +20,9 @@ let generateCommand = Command(
       "shape", .choice(TraceShape.allCases.map { Choice($0.rawValue, $0.help) }),
       help: "How live memory goes over time",
       defaultText: "drop-and-rise"),
+    Option(
+      "profile", .file(),
+      help: "Allocate as this profile says: lines of size in bytes, births per second, objects alive (fleetbench's form)"),
     Option("seed", .count(), help: "Where the random numbers begin", defaultText: "1"),
     Option("peak", .size(), help: "Most live bytes", defaultText: "256MiB"),
     Option("length", .duration(), help: "Length of the trace in its own time", defaultText: "60s"),
@@ -28,7 +32,10 @@ let generateCommand = Command(
   examples: [
     Example(
       "hugespan generate -o diurnal.hstrace --shape diurnal --peak 1GiB --length 2m",
-      "Two minutes of a service with three slow waves of load")
+      "Two minutes of a service with three slow waves of load"),
+    Example(
+      "hugespan generate -o fleet.hstrace --profile TCMALLOC_5.csv --shape spiky --peak 512MiB",
+      "A program of a fleet, under peaks of load"),
   ],
   run: { invocation in
     guard let path = invocation.text("output") else { throw invocation.usageError("missing --output FILE") }
@@ -44,6 +51,20 @@ let generateCommand = Command(
     guard trace.peakBytes >= 1 << 20, trace.peakBytes <= 1 << 40 else {
       throw invocation.usageError("--peak: a peak is between 1MiB and 1TiB")
     }
+    let profile = try invocation.text("profile").map { path in
+      if invocation.count("churn") != nil {
+        throw invocation.usageError("--churn: with --profile the young objects are the profile's")
+      }
+      return try readProfile(path)
+    }
+    let fleet = profile.map {
+      FleetProgram(
+        $0.profile, name: $0.name, shape: trace.shape, seed: trace.seed, peakBytes: trace.peakBytes,
+        nanoseconds: trace.nanoseconds)
+    }
+    if let fleet, fleet.omittedSizes == fleet.profile.sizes.count {
+      throw invocation.usageError("--peak: every size of the profile is more than a quarter of it; take a higher peak")
+    }
     let json = try invocation.output("json")
     let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
     guard file >= 0 else {
@@ -51,11 +72,20 @@ let generateCommand = Command(
     }
     defer { close(file) }
     do throws(TraceError) {
-      try trace.write(to: file)
+      if let fleet { try fleet.write(to: file) } else { try trace.write(to: file) }
     } catch { throw CommandFailure("\(path): \(error)", status: .unavailable) }
-    try json?.write(jsonText(GeneratedTrace(trace, path)))
+    try json?.write(jsonText(GeneratedTrace(trace, fleet, path)))
     return .success
   })
+
+/// A profile, and what it is called: its file's name without the end.
+private func readProfile(_ path: String) throws(CommandFailure) -> (profile: FleetProfile, name: String) {
+  let file = path.split(separator: "/").last.map(String.init) ?? path
+  let name = file.split(separator: ".").first.map(String.init) ?? file
+  do throws(TraceError) {
+    return (try FleetProfile(parsing: try TraceFile(path: path)), name)
+  } catch { throw CommandFailure("\(path): \(error)", status: .usage) }
+}
 
 /// What `--json` says of a generated trace.
 private struct GeneratedTrace: Encodable {
@@ -65,14 +95,19 @@ private struct GeneratedTrace: Encodable {
   var seed: UInt64
   var peakBytes: Int
   var seconds: Double
-  var churnPerSecond: Int
+  var churnPerSecond: Int?
+  var profile: String?
+  /// Sizes of the profile that are too large for the peak.
+  var omittedSizes: Int?
 
-  init(_ trace: SyntheticTrace, _ path: String) {
+  init(_ trace: SyntheticTrace, _ fleet: FleetProgram?, _ path: String) {
     self.path = path
     shape = trace.shape.rawValue
     seed = trace.seed
     peakBytes = trace.peakBytes
     seconds = Double(trace.nanoseconds) / 1e9
-    churnPerSecond = trace.churnPerSecond
+    churnPerSecond = fleet == nil ? trace.churnPerSecond : nil
+    profile = fleet?.name
+    omittedSizes = fleet?.omittedSizes
   }
 }
