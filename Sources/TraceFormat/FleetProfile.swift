@@ -60,7 +60,9 @@ public struct FleetProfile: Equatable, Sendable {
       }
       if let size = try Self.size(text, line) { sizes.append(size) }
     }
-    if sizes.isEmpty { throw TraceError(.badLine("the profile has no size that is ever allocated"), at: .line(max(line, 1))) }
+    if sizes.isEmpty {
+      throw TraceError(.badLine("the profile has no size that is ever allocated"), at: .line(max(line, 1)))
+    }
   }
 
   private static func size(_ text: String, _ line: Int) throws(TraceError) -> Size? {

@@ -22,7 +22,8 @@ let generateCommand = Command(
       defaultText: "drop-and-rise"),
     Option(
       "profile", .file(),
-      help: "Allocate as this profile says: lines of size in bytes, births per second, objects alive (fleetbench's form)"),
+      help: "Allocate as this profile says: lines of size in bytes, births per second, objects alive"
+    ),
     Option("seed", .count(), help: "Where the random numbers begin", defaultText: "1"),
     Option("peak", .size(), help: "Most live bytes", defaultText: "256MiB"),
     Option("length", .duration(), help: "Length of the trace in its own time", defaultText: "60s"),

@@ -174,8 +174,8 @@ private struct FleetLife {
     busySeconds += 0.1 * 0.5 * program.shape.level(at: time / length)
     return .sample(
       ProgramSample(
-        cpuNanoseconds: UInt64(busySeconds * 1e9), anonymousBytes: liveBytes, hugeBytes: 0, minorFaults: UInt64(births / 8),
-        majorFaults: 0))
+        cpuNanoseconds: UInt64(busySeconds * 1e9), anonymousBytes: liveBytes, hugeBytes: 0,
+        minorFaults: UInt64(births / 8), majorFaults: 0))
   }
 
   private mutating func insert(_ death: Death) {
