@@ -83,7 +83,7 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   defaults.prefer_long = true
   defaults.discount_refaults = true
   defaults.first_arena_bytes = 1 << 30
-  defaults.policy_kind = HS_POLICY_SEED
+  defaults.policy_kind = HS_POLICY_RENT_OR_BUY
   defaults.strategy_kind = HS_STRATEGY_SPLIT_DONTNEED
   defaults.rate = 100
   defaults.second_stage_nanoseconds = 10_000_000_000

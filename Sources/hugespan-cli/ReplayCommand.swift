@@ -120,7 +120,7 @@ let replayCommand = Command(
     release strategy work by the clock of the trace. Prints what that cost; 'hugespan compare' does it for many at once.
     """,
   options: [
-    policyOption(help: "What to release, and when", defaultText: "seed", isRepeatable: false),
+    policyOption(help: "What to release, and when", defaultText: "rent-or-buy", isRepeatable: false),
     strategyOption(help: "How to release", defaultText: "split-dontneed", isRepeatable: false),
   ] + runOptions + [
     Option("residency-log", .file(), help: "Write down what the kernel said of residency"),

@@ -31,7 +31,7 @@ let runCommand = Command(
         Choice("python", "CPython's arenas"),
       ]),
       help: "What stands between the program and the heap", defaultText: "jemalloc"),
-    policyOption(help: "What to release, and when", defaultText: "seed", isRepeatable: false),
+    policyOption(help: "What to release, and when", defaultText: "rent-or-buy", isRepeatable: false),
     strategyOption(help: "How to release", defaultText: "split-dontneed", isRepeatable: false),
     Option(
       "memory-price", .number("PRICE", in: 0...1e9),

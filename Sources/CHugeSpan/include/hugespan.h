@@ -215,7 +215,7 @@ typedef struct hs_options {
   uint64_t hard_limit_bytes;           /* above this an allocation is HS_LIMIT; 0 is none. Both count what is charged
                                           (used, free and in memory, lazy, phantom), and memory comes in pageblocks:
                                           below 2 MiB nothing can be had */
-  hs_policy_kind policy_kind;          /* HS_POLICY_SEED */
+  hs_policy_kind policy_kind;          /* HS_POLICY_RENT_OR_BUY */
   hs_strategy_kind strategy_kind;      /* HS_STRATEGY_SPLIT_DONTNEED */
   double rate;                         /* pages released per 1000 freed: HS_POLICY_SEED, HS_POLICY_GPERFTOOLS (100) */
   uint64_t second_stage_nanoseconds;   /* HS_STRATEGY_FREE_THEN_DONTNEED (10 s) */

@@ -13,7 +13,7 @@ public struct HeapOptions: Sendable {
   /// Above this many resident bytes an allocation is an error.
   public var hardLimitBytes: Int? = nil
   /// Decides what to release and when.
-  public var policy: PolicyChoice = .seed(SeedOptions())
+  public var policy: PolicyChoice = .rentOrBuy(RentOrBuyOptions())
   /// Releases it.
   public var strategy: StrategyChoice = StrategyChoice(.splitDontneed)
   /// Above this many bytes that the process has resident, strategy `deferred` gives free memory back; nil for no such limit.

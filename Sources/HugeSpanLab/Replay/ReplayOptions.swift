@@ -4,7 +4,7 @@ import HugeSpanCore
 
 /// Everything that a run is told besides its trace.
 package struct ReplayOptions: Sendable {
-  package var policy: PolicyChoice = .seed(SeedOptions())
+  package var policy: PolicyChoice = HeapOptions().policy
   package var strategy = StrategyChoice(.splitDontneed)
   package var touch: TouchMode = .all
   /// Trace seconds per real second; nil is as fast as possible.

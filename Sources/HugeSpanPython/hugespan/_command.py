@@ -23,7 +23,7 @@ Options:
       --version        print the version of the library, and where it is
 
 Settings (more in the manual, Docs/Running.md):
-  policy:seed          what to release and when: never, immediate, gperftools, seed, demand-window, decay, paced,
+  policy:rent-or-buy   what to release and when: never, immediate, gperftools, seed, demand-window, decay, paced,
                        rent-or-buy
   strategy:dontneed    how: keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout,
                         decommit, deferred
