@@ -118,7 +118,7 @@ final class CustomHolder: @unchecked Sendable {
 extension ReleasableRange.Backing {
   fileprivate init(_ backing: HugeSpanCore.Backing) {
     switch backing {
-    case .unknown: self = .unknown
+    case .unknown, .takenBack: self = .unknown
     case .huge: self = .hugePage
     case .split: self = .basePages
     case .absent: self = .absent

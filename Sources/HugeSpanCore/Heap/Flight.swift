@@ -47,7 +47,7 @@ extension HeapState {
     batch.append(
       range,
       ReleaseRange(
-        isWhole: origin.wholeBlocks > 0, backing: origin.block.pointee.backing,
+        isWhole: origin.wholeBlocks > 0, backing: origin.block.pointee.backing.settled,
         wholeFolio: origin.wholeBlocks == 0 && origin.block.pointee.flags.contains(.wholeFolio),
         sharing: mayBeShared(origin.block, count: max(origin.wholeBlocks, 1)) ? .possible : .none, effect: .postponed))
   }

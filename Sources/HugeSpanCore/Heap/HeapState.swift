@@ -114,7 +114,8 @@ struct HeapState {
   /// Pages released from, and pages that came back into, blocks in use, at the last tick.
   var partsReleasedAtTick = 0
   var partsRefaultedAtTick = 0
-  /// New spans go to fresh hugepages rather than to broken blocks that could drain.
+  /// New spans go to fresh hugepages rather than to broken blocks that could drain. From the first tick on: in a heap that nobody
+  /// ticks, what drains is neither released nor rebuilt, and steering would only spread.
   var steersToIntact = false
   /// Charge limit in pages, `Int.max` if there is none.
   var hardLimitPages = Int.max
@@ -252,6 +253,7 @@ struct HeapState {
     block.pointee.released = 0
     block.pointee.lazy = 0
     block.releasedMap.fill(false)
+    if marksLazyBlocks { block.pointee.backing = .takenBack }
   }
 
   @inline(never)

@@ -68,9 +68,10 @@ public struct HeapStatistics: Equatable, Sendable {
   /// Of the absent blocks that were taken into use again, how many had been with the kernel for less than half a second, and
   /// for less than 1, 2, 4, 8 and more seconds: what a machine asks for a hugepage can depend on it.
   public var blocksRefaultedByAbsence = InlineArray<6, Int>(repeating: 0)
-  /// Lazily freed pages that were reused before anyone asked whether the kernel had taken them.
+  /// Lazily freed pages that were reused: still there, or (but for whole blocks of strategy `deferred`, which are looked at) not known.
   public var lazyPagesReused = 0
-  /// Lazily freed pages that residency passes found taken by the kernel.
+  /// Lazily freed pages that the kernel had taken: found by residency passes, or when blocks that strategy `deferred` had freed
+  /// lazily were taken back.
   public var lazyPagesTaken = 0
   /// Intact blocks broken by a release.
   public var splits = 0

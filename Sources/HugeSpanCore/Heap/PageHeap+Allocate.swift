@@ -28,6 +28,9 @@ extension PageHeapCore {
         span = try allocateRun(count, alignment: UInt(request.alignmentPages) << UInt(pageShift))
       }
     }
+    if state.pointee.marksLazyBlocks {
+      settleTakenBack(AddressRange(start: span.span.address, byteCount: count &<< pageShift))
+    }
     if request.mustBeZero && !span.isZero {
       // Outside the lock: the pages are ours already, and a gigabyte takes its time.
       kernel.zero(AddressRange(start: span.span.address, byteCount: count << pageShift))

@@ -23,6 +23,16 @@ extension PageHeapCore {
   /// - Complexity: O(blocks of the extension). At a limit, what is released to make room besides.
   package func grow(_ span: PageSpan, by pages: Int) -> PageSpan? {
     if pages <= 0 { return pages == 0 ? span : nil }
+    guard let grown = growInPlace(span, by: pages) else { return nil }
+    if state.pointee.marksLazyBlocks {
+      settleTakenBack(
+        AddressRange(start: span.address &+ UInt(span.pageCount &<< pageShift), byteCount: pages &<< pageShift))
+    }
+    return grown
+  }
+
+  @inline(__always)
+  private func growInPlace(_ span: PageSpan, by pages: Int) -> PageSpan? {
     lock.lock()
     defer { lock.unlock() }
     let end = span.address &+ UInt(truncatingIfNeeded: span.pageCount) &<< UInt(pageShift)

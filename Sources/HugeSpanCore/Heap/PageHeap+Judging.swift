@@ -21,6 +21,7 @@ extension PageHeapCore {
     report.nextTickNanoseconds = plan.nextTick
     defer { state.pointee.policy = .rentOrBuy(policy) }
     if !state.pointee.releasesAtTicks { return }
+    state.pointee.steersToIntact = policy.options.steering
     let before = state.pointee.totals.releaseRanges
     var stretch = Self.blocksPerStretch
     for arena in 0..<state.pointee.arenaCount {

@@ -67,7 +67,7 @@ extension HeapStatistics {
       switch block.pointee.backing {
       case .huge: usedOnHugePages += used
       case .split: usedOnSplitPages += used
-      case .unknown, .absent: usedOnUnknownPages += used
+      case .unknown, .absent, .takenBack: usedOnUnknownPages += used
       }
     }
     let longest = Int(block.pointee.longest)

@@ -72,9 +72,6 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     statePointer.pointee.metadataBytes = bytes
     if let bytes = options.hardLimitBytes { statePointer.pointee.hardLimitPages = bytes >> pageShift }
     if let bytes = options.softLimitBytes { statePointer.pointee.softLimitPages = bytes >> pageShift }
-    if options.customPolicy == nil, case .rentOrBuy(let choice) = options.policy {
-      statePointer.pointee.steersToIntact = choice.steering
-    }
     self.kernel = kernel
     state = statePointer
     table = memory

@@ -11,4 +11,10 @@ let wordsPerMap = 8
 /// What the kernel has under a block.
 package enum Backing: UInt8, Sendable {
   case unknown, huge, split, absent
+  /// Was lazily free as one hugepage and is in use again; whether the kernel had dropped it meanwhile is still to be seen.
+  case takenBack
+
+  /// What others than the one who takes back need to know of it.
+  @inline(__always)
+  var settled: Backing { self == .takenBack ? .unknown : self }
 }

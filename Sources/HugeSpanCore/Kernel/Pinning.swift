@@ -18,6 +18,10 @@ import CHugeSpanShims
 
 /// The words of pages that may be dropped. Memory is real unless a kernel says otherwise, so that this is for all of them.
 extension Kernel {
+  /// What a wholly free pageblock at `address` has as its first word while it is lazily free as one hugepage. Never zero, which is what a
+  /// dropped one reads as.
+  package static func lazyMark(of address: UInt) -> UInt64 { UInt64(address) | 1 }
+
   /// Reads the word at `address`, which is a multiple of 8. Pins nothing.
   @inline(__always)
   package func word(at address: UInt) -> UInt64 { hs_shim_memory_load(address) }

@@ -8,7 +8,7 @@
 //
 // The one thing that costs nearly nothing is done before: blocks that the policy gives up and that are wholly free hugepages go to
 // MADV_FREE (1 to 3 us). The kernel takes them before any other anonymous memory, without asking, even from a process that is
-// stopped; a write takes them back whole. A block that is no hugepage, or that a child shares, is dropped instead.
+// stopped; a write takes them back whole, and one atomic operation tells whether they were there still (PageHeap+TakeBack.swift). A block that is no hugepage, or that a child shares, is dropped instead.
 
 /// What `deferred` does at a tick, to whole blocks.
 package struct DeferredStrategy: ReleaseStrategy {
@@ -18,6 +18,15 @@ package struct DeferredStrategy: ReleaseStrategy {
     let known = batch.known
     for index in 0..<batch.count where known[index].isWhole && known[index].sharing != .shared {
       known[index].backing = isHuge(batch.ranges[index], batch, on: kernel) ? .huge : .split
+    }
+    // A mark on each, for the one who takes it back: zeros there tell that the kernel has dropped it.
+    for index in 0..<batch.count
+    where known[index].isWhole && known[index].sharing != .shared && known[index].backing == .huge {
+      var address = batch.ranges[index].start
+      while address < batch.ranges[index].end {
+        kernel.setWord(K.lazyMark(of: address), at: address)
+        address &+= UInt(bytesPerBlock)
+      }
     }
     batch.advise(.free, on: kernel, cost: &cost) {
       known[$0].isWhole && known[$0].sharing != .shared && known[$0].backing == .huge

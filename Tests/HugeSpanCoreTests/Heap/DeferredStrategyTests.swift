@@ -78,6 +78,83 @@ private func mixedHeap(_ kernel: Faulty, _ options: HeapOptions) throws -> Unsaf
     #expect(kernel.base.violations == [])
   }
 
+  /// Reuse pins each block by one atomic operation, and that tells whether the kernel had dropped it.
+  @Test(arguments: [[512], [2048], [300], [512, 1024]])
+  func asWholeBlocksTellsOnReuseWhatTheKernelDropped(sizes: [Int]) throws {
+    for isDropped in [false, true] {
+      let kernel = Faulty(ModelKernel())
+      let heap = try mixedHeap(kernel, options(freesWholeBlocks: true))
+      defer { heap.deallocate() }
+      _ = heap.pointee.tick(at: 1, processCPU: 0)
+      try #require(kernel.base.lazyBytes == 8 * block)
+      if isDropped { kernel.base.reclaimLazy() }
+      let before = heap.pointee.statistics()
+      var blocks = 0
+      for size in sizes {
+        _ = try heap.pointee.allocate(SpanRequest(pageCount: size))
+        blocks += (size + 511) / 512
+      }
+      let after = heap.pointee.statistics()
+      // No block in use has room for 300 pages: a lazily free one is taken.
+      #expect(after.pagesRefaulted - before.pagesRefaulted == blocks * 512)
+      #expect(after.lazyPagesTaken - before.lazyPagesTaken == (isDropped ? blocks * 512 : 0))
+      #expect(after.lazyPagesReused - before.lazyPagesReused == (isDropped ? 0 : blocks * 512))
+      #expect(after.pagesRefaultedWhole - before.pagesRefaultedWhole == (isDropped ? blocks * 512 : 0))
+      // Nothing but these blocks was touched, and what was there is not lazily free any more.
+      #expect(kernel.base.lazyBytes == (isDropped ? 0 : (8 - blocks) * block))
+      heap.pointee.checkInvariants()
+      heap.deinitialize(count: 1)
+      #expect(kernel.base.violations == [])
+    }
+  }
+
+  @Test func asWholeBlocksTellsWhenASpanGrowsIntoThem() throws {
+    let kernel = Faulty(ModelKernel())
+    let heap = try mixedHeap(kernel, options(freesWholeBlocks: true))
+    defer { heap.deallocate() }
+    let long = try heap.pointee.allocate(SpanRequest(pageCount: 1024)).span
+    let short = heap.pointee.shrink(long, toPages: 512)
+    _ = heap.pointee.tick(at: 1, processCPU: 0)
+    kernel.base.reclaimLazy()
+    let before = heap.pointee.statistics().lazyPagesTaken
+    #expect(heap.pointee.grow(short, by: 512) == long)
+    #expect(heap.pointee.statistics().lazyPagesTaken - before == 512)
+    heap.pointee.checkInvariants()
+    heap.deinitialize(count: 1)
+    #expect(kernel.base.violations == [])
+  }
+
+  /// On the real kernel, where MADV_PAGEOUT takes what is lazily free at once, with swap or without.
+  @Test(
+    .enabled(
+      if: realKernel.capabilities.contains(.hugePages) && realKernel.capabilities.contains(.exactResidency)
+        && realKernel.capabilities.contains(.pageout) && realKernel.capabilities.contains(.free)),
+    arguments: [false, true])
+  func asWholeBlocksTellsOnReuseWhatTheRealKernelDropped(isDropped: Bool) throws {
+    let heap = try PageHeapCore(kernel: realKernel, options: options(freesWholeBlocks: true))
+    let spans = try (0..<4).map { _ in try heap.allocate(SpanRequest(pageCount: 512)).span }
+    for span in spans {
+      for address in stride(from: span.address, to: span.end, by: 4096) {
+        UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = 7
+      }
+    }
+    for span in spans { heap.free(span) }
+    _ = heap.tick(at: 1, processCPU: 0)
+    try #require(heap.statistics().lazyPages == 4 * 512)
+    if isDropped {
+      for span in spans {
+        withUnsafePointer(to: span.range) { range in
+          _ = realKernel.advise(.pageout, UnsafeBufferPointer(start: range, count: 1))
+        }
+      }
+    }
+    for _ in 0..<4 { _ = try heap.allocate(SpanRequest(pageCount: 512)) }
+    let after = heap.statistics()
+    #expect(after.lazyPagesTaken == (isDropped ? 4 * 512 : 0) && after.lazyPagesReused == (isDropped ? 0 : 4 * 512))
+    #expect(after.usedOnHugePages == (isDropped ? 0 : 4 * 512))
+    heap.checkInvariants()
+  }
+
   @Test func thatIsNoHugePageIsDroppedAndNotFreedLazily() throws {
     let kernel = Faulty(ModelKernel())
     let heap = try PageHeapCore(kernel: kernel, options: options(freesWholeBlocks: true))
