@@ -76,6 +76,29 @@ struct CompareCommandTests {
   }
 
   @Test(
+    "the halves of a trace have a cost each: what is kept and never touched again costs rent, twice as long twice as much",
+    .enabled(if: canMakeGroup, "no memory cgroup can be made here"),
+    .enabled(if: !hasAddressSanitizer, "the address sanitizer's shadow memory is charged too"))
+  func halves() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/flat.hstrace"
+    // Everything at the beginning: 64 MiB, 10 seconds, no program time, so that nothing is taxed.
+    var events = (0..<64).map {
+      TraceEvent(time: 0, thread: 0, body: .allocate(object: $0, bytes: 1 << 20, alignment: 1, kind: .plain))
+    }
+    events.append(TraceEvent(time: 10_000_000_000, thread: 0, body: .free(object: 0)))
+    try writeTrace(events, path)
+    let outcome = try hugespan(
+      "replay", path, "--policy", "never", "--strategy", "keep", "--json", "-", "--residency-every", "off")
+    let result = try JSONDecoder().decode(RunResult.self, from: Data(outcome.output.utf8))
+    let first = try #require(result.firstHalfCost)
+    let second = try #require(result.cost) - first
+    let rent = 64.0 / 1024 * 5 / 3600 * 400
+    #expect(abs(second - rent) < 0.05 * rent, "\(second) for \(rent)")
+    #expect(abs(first - (second + result.modelledCPUSeconds!)) < 0.02 * rent, "the faults are in the first half")
+  }
+
+  @Test(
     "half of each hugepage released: the other half of the charge is phantom, within 2 %",
     .enabled(if: canMakeGroup && hasHugePages, "needs a memory cgroup and transparent hugepages"),
     .enabled(if: !hasAddressSanitizer, "the address sanitizer's shadow memory is charged too"))

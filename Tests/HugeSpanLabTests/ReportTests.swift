@@ -101,7 +101,7 @@ struct ReportTests {
       "trace", "policy", "strategy", "kernel", "seconds", "usedBytes", "residentBytes", "chargedBytes", "lazyFreeBytes",
       "phantomBytes", "coverage", "overhead", "releasedPages", "refaultedPages", "releaseCalls", "splits", "collapses",
       "faults", "heapCPUSeconds", "releaseCPUSeconds", "faultCPUSeconds", "longestStallSeconds", "modelledCPUSeconds",
-      "taxCPUSeconds", "cost", "excessCost", "bound", "reference",
+      "taxCPUSeconds", "cost", "firstHalfCost", "excessCost", "bound", "reference",
       "objectBound", "costToBound", "taxWeight", "lazyWeight", "memoryPrice", "swappedBytes",
     ] { #expect(run[name] != nil, "\(name)") }
     #expect(run["chargedBytes"] is NSNull && run["cost"] is NSNull)

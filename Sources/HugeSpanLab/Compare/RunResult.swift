@@ -52,6 +52,9 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var taxCPUSeconds: Double?
   /// CPU-seconds: modelled work, tax by its weight, and the charged memory at the memory price.
   package var cost: Double?
+  /// The part of the cost that falls into the first half of the trace; the rest into the second. Who tunes on the one may be judged on
+  /// the other.
+  package var firstHalfCost: Double?
   /// What nothing under this front end could go below, in CPU-seconds; and nothing at all.
   package var bound: Double?
   package var objectBound: Double?
@@ -134,6 +137,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(modelledCPUSeconds, forKey: .modelledCPUSeconds)
     try box.encode(taxCPUSeconds, forKey: .taxCPUSeconds)
     try box.encode(cost, forKey: .cost)
+    try box.encode(firstHalfCost, forKey: .firstHalfCost)
     try box.encode(excessCost, forKey: .excessCost)
     try box.encode(bound, forKey: .bound)
     try box.encode(objectBound, forKey: .objectBound)

@@ -116,6 +116,11 @@ struct Observer: ~Copyable {
     taxed.extent(until: end).map { $0.mean * Double(end) / 1e9 }
   }
 
+  /// Mean of what was charged, and of what of it was lazily freed, until `end`.
+  func heldBytes(until end: UInt64) -> (charged: Double?, lazy: Double?) {
+    (charged.extent(until: end)?.mean, lazy.extent(until: end)?.mean)
+  }
+
   /// Writes what was sampled into `result`.
   func report(until end: UInt64, into result: inout RunResult) {
     result.samples = sampleCount

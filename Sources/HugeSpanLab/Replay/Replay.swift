@@ -29,6 +29,9 @@ package struct Replay: ~Copyable {
   private var nextSample: UInt64 = 0
   private var nextResidency = UInt64.max
   private var nextPause = UInt64.max
+  /// When the first half of the trace is over, and what it cost.
+  private var nextHalf = UInt64.max
+  private var firstHalfCost: Double?
   private var samplePeriod: UInt64 = 1
   private var tickCPU: UInt64 = 0
   private var startedAt: UInt64 = 0
@@ -81,7 +84,7 @@ package struct Replay: ~Copyable {
     let steps = program.steps.base
     let count = program.steps.count
     let isSpanLevel = program.header.level == .span
-    var due = min(nextTick, nextSample, nextResidency, nextPause)
+    var due = min(nextTick, nextSample, nextResidency, nextPause, nextHalf)
     var index = 0
     while index < count {
       let step = steps[index]
@@ -117,6 +120,7 @@ package struct Replay: ~Copyable {
     samplePeriod = options.samples > 0 ? max(duration / UInt64(options.samples), 1) : UInt64.max
     nextSample = options.samples > 0 ? 0 : UInt64.max
     samplePages = options.samples > 0 ? 0 : Int.max
+    nextHalf = duration / 2
     if let period = options.residencyEvery { nextResidency = max(period, 1) }
     if options.speed != nil { nextPause = 0 }
     if options.strategy.kind == .deferred {
@@ -133,8 +137,9 @@ package struct Replay: ~Copyable {
   @inline(never)
   private mutating func catchUp(to time: UInt64) -> UInt64 {
     while true {
-      let now = min(nextTick, nextSample, nextResidency, nextPause)
+      let now = min(nextTick, nextSample, nextResidency, nextPause, nextHalf)
       if now > time { return now }
+      if now == nextHalf { endHalf(now) }
       if now == nextPause { pause(now) }
       if now == nextResidency { residencyPass(now) }
       if now == nextTick {
@@ -146,6 +151,22 @@ package struct Replay: ~Copyable {
       while nextSample <= now { nextSample += samplePeriod }
       frontEnd.touchedFraction = options.touch == .recorded ? samples.touchedFraction(at: now) : 1
     }
+  }
+
+  private mutating func endHalf(_ now: UInt64) {
+    clock.stop()
+    firstHalfCost = cost(frontEnd.heap.statistics(), until: now).total
+    nextHalf = UInt64.max
+    clock.start()
+  }
+
+  /// What the run has cost until `time`, which is now.
+  private func cost(_ heap: HeapStatistics, until time: UInt64) -> RunCost {
+    let held = observer.heldBytes(until: time)
+    return RunCost(
+      heap, costs: options.costs, memoryPrice: options.memoryPrice, seconds: Double(time) / 1e9,
+      taxedCPUSeconds: observer.taxedCPUSeconds(until: time), chargedBytes: held.charged, lazyFreeBytes: held.lazy,
+      weights: options.weights)
   }
 
   private mutating func tick(_ now: UInt64) {
@@ -263,10 +284,8 @@ package struct Replay: ~Copyable {
     if program.summary.peakAnonymousBytes > 0 { result.recordedPeakResidentBytes = program.summary.peakAnonymousBytes }
     result.decisions = decisions(heap)
     if options.touch != .none {
-      let cost = RunCost(
-        heap, costs: options.costs, memoryPrice: options.memoryPrice, seconds: result.seconds,
-        taxedCPUSeconds: observer.taxedCPUSeconds(until: duration), chargedBytes: result.chargedBytes?.mean,
-        lazyFreeBytes: result.lazyFreeBytes?.mean, weights: options.weights)
+      let cost = cost(heap, until: duration)
+      result.firstHalfCost = firstHalfCost
       result.modelledCPUSeconds = cost.work
       result.taxCPUSeconds = cost.tax
       result.cost = cost.total
