@@ -104,10 +104,15 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   return ExitCode(outcome.failureStatus)
 }
 
+/// How tables are drawn on standard output: in the width of the terminal, if it is one.
+func terminalStyle() -> TableStyle {
+  let columns = Int(hs_shim_terminal_columns(STDOUT_FILENO))
+  return TableStyle(isTerminal: columns > 0, width: columns > 0 ? max(columns, 80) : nil)
+}
+
 private func printTables(_ comparison: Comparison) {
   guard let first = comparison.runs.first else { return }
-  let columns = Int(hs_shim_terminal_columns(STDOUT_FILENO))
-  let style = TableStyle(isTerminal: columns > 0, width: columns > 0 ? max(columns, 80) : nil)
+  let style = terminalStyle()
   printOutput(comparison.machine.summary + "\n" + legend(isClocked: first.speed == 1))
   var traces: [String] = []
   for run in comparison.runs where !traces.contains(run.trace) { traces.append(run.trace) }

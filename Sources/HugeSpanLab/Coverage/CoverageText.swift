@@ -1,0 +1,156 @@
+// Coverage as tables, and as JSON.
+
+import Foundation
+
+/// One process, as `coverage --json` writes it.
+package struct CoverageRecord: Codable, Equatable, Sendable {
+  /// A mapping with anonymous memory.
+  package struct Mapping: Codable, Equatable, Sendable {
+    package var start: String
+    package var end: String
+    package var permissions: String
+    package var name: String
+    package var figures: MemoryFigures
+    package var coverage: Double?
+    package var isAdvisedHuge: Bool
+    package var isAdvisedSmall: Bool
+    package var isEligible: Bool?
+  }
+
+  package var schema = "hugespan.coverage/1"
+  /// Seconds since the first look.
+  package var seconds: Double
+  package var process: Int
+  package var name: String
+  package var figures: MemoryFigures
+  package var coverage: Double?
+  package var chargedBytes: Int?
+  package var group: String?
+  /// Anonymous, on folios larger than a page, and not mapped by PMD entries; null where the kernel does not tell.
+  package var splitBytes: Int?
+  package var isDisabled: Bool?
+  package var mappings: [Mapping]
+
+  package init(_ process: ProcessCoverage, folios: FolioFigures?, seconds: Double) {
+    self.seconds = seconds
+    self.process = process.process
+    name = process.name
+    figures = process.total
+    coverage = process.total.coverage
+    chargedBytes = process.chargedBytes
+    group = process.group
+    // The two were read one after the other, so that a busy process may show a little less than nothing.
+    splitBytes = folios.map { max($0.largeBytes - process.total.hugeBytes, 0) }
+    isDisabled = process.isDisabled
+    mappings = process.largest.map {
+      Mapping(
+        start: String($0.start, radix: 16), end: String($0.end, radix: 16), permissions: $0.permissions, name: $0.name,
+        figures: $0.figures, coverage: $0.figures.coverage, isAdvisedHuge: $0.isAdvisedHuge,
+        isAdvisedSmall: $0.isAdvisedSmall, isEligible: $0.isEligible)
+    }
+  }
+
+  /// The names of `csvRow`.
+  package static let csvHead =
+    "seconds,process,name,resident_bytes,anonymous_bytes,huge_bytes,lazy_free_bytes,swapped_bytes,charged_bytes\n"
+
+  /// One line for a table of another program.
+  package var csvRow: String {
+    let quoted = "\"" + name.replacingOccurrences(of: "\"", with: "\"\"") + "\""
+    let numbers = [figures.residentBytes, figures.anonymousBytes, figures.hugeBytes, figures.lazyFreeBytes]
+    return String(format: "%.3f,%d,", seconds, process) + quoted + ","
+      + numbers.map(String.init).joined(separator: ",")
+      + ",\(figures.swappedBytes),\(chargedBytes.map(String.init) ?? "")\n"
+  }
+}
+
+/// The tables of `hugespan coverage`.
+package enum CoverageText {
+  private static func mebibytes(_ bytes: Int) -> String { String(format: "%.1f", Double(bytes) / 1_048_576) }
+  private static func percent(_ share: Double?) -> String { share.map { String(format: "%.1f%%", 100 * $0) } ?? "-" }
+
+  private static let heads = ["anon MiB", "huge", "coverage", "RSS", "LazyFree", "swapped"]
+  private static func cells(_ figures: MemoryFigures) -> [TextTable.Cell] {
+    [
+      mebibytes(figures.anonymousBytes), mebibytes(figures.hugeBytes), percent(figures.coverage),
+      mebibytes(figures.residentBytes), mebibytes(figures.lazyFreeBytes), mebibytes(figures.swappedBytes),
+    ].map { TextTable.Cell($0) }
+  }
+
+  /// One process: its mappings, their sum, and what is known besides.
+  package static func process(_ coverage: ProcessCoverage, folios: FolioFigures?, limit: Int, _ style: TableStyle)
+    -> String
+  {
+    var text = "\(coverage.name) (\(coverage.process))\n"
+    let shown = coverage.largest.prefix(limit)
+    var rows = shown.map { mapping in
+      [
+        TextTable.Cell(label(mapping)), TextTable.Cell(address(mapping)),
+        TextTable.Cell(advice(mapping)),
+      ]
+        + cells(mapping.figures)
+    }
+    let rest = coverage.largest.count - shown.count
+    if rest > 0 {
+      var others = MemoryFigures()
+      for mapping in coverage.largest.dropFirst(limit) { others += mapping.figures }
+      rows.append([TextTable.Cell("\(rest) others"), TextTable.Cell(""), TextTable.Cell("")] + cells(others))
+    }
+    rows.append([TextTable.Cell("all mappings"), TextTable.Cell(""), TextTable.Cell("")] + cells(coverage.total))
+    text += TextTable(heads: ["mapping", "address", "advice"] + heads, rows: rows, labelCount: 3).text(style)
+    let total = coverage.total
+    if let charged = coverage.chargedBytes, let group = coverage.group {
+      text += "Its memory group is charged \(mebibytes(charged)) MiB, for all that is in it (\(group)).\n"
+    } else {
+      text += "What its memory group is charged is not known: the group's files cannot be read.\n"
+    }
+    if let folios {
+      let split = max(folios.largeBytes - total.hugeBytes, 0)
+      text +=
+        "\(mebibytes(split)) MiB are on large folios that are not mapped as hugepages: parts of split ones, or of sizes below 2 MiB.\n"
+    } else {
+      text += "Split hugepages cannot be seen: only root is told which physical pages a process has.\n"
+    }
+    if total.fileHugeBytes > 0 {
+      text += "\(mebibytes(total.fileHugeBytes)) MiB of files and shared memory are on hugepages.\n"
+    }
+    if coverage.isDisabled == true {
+      text += "The process gets no hugepages: it or its parent called prctl(PR_SET_THP_DISABLE).\n"
+    }
+    return text
+  }
+
+  /// Of a long path the end, which tells files apart.
+  private static func label(_ mapping: MappingReport) -> String {
+    if mapping.name.isEmpty { return "anonymous" }
+    return mapping.name.count <= 36 ? mapping.name : "…" + mapping.name.suffix(35)
+  }
+
+  private static func address(_ mapping: MappingReport) -> String { String(mapping.start, radix: 16) }
+
+  private static func advice(_ mapping: MappingReport) -> String {
+    if mapping.isAdvisedSmall { return "nohuge" }
+    if mapping.isAdvisedHuge { return "huge" }
+    return mapping.isEligible == false ? "not eligible" : ""
+  }
+
+  /// Many processes, the largest first.
+  package static func processes(_ all: [ProcessCoverage], _ style: TableStyle) -> String {
+    let sorted = all.sorted { ($1.total.anonymousBytes, $0.process) < ($0.total.anonymousBytes, $1.process) }
+    var sum = MemoryFigures()
+    for process in sorted { sum += process.total }
+    var rows = sorted.map { [TextTable.Cell("\($0.process)"), TextTable.Cell($0.name)] + cells($0.total) }
+    rows.append([TextTable.Cell("\(sorted.count)"), TextTable.Cell("processes")] + cells(sum))
+    return TextTable(heads: ["PID", "name"] + heads, rows: rows, labelCount: 2).text(style)
+  }
+
+  /// A line of a series.
+  package static func line(_ coverage: ProcessCoverage, seconds: Double) -> String {
+    let total = coverage.total
+    return String(
+      format: "%8.2f s  anon %@ MiB  huge %@  coverage %@  RSS %@  LazyFree %@\n", seconds,
+      mebibytes(total.anonymousBytes), mebibytes(total.hugeBytes), percent(total.coverage),
+      mebibytes(total.residentBytes),
+      mebibytes(total.lazyFreeBytes))
+  }
+}

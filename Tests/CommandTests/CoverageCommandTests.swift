@@ -1,0 +1,78 @@
+// `hugespan coverage`, as it is typed.
+
+import Foundation
+import Testing
+
+@testable import HugeSpanLab
+
+@Suite("hugespan coverage, as it is typed")
+struct CoverageCommandTests {
+  private func sleeper() throws -> Process {
+    let child = Process()
+    child.executableURL = URL(fileURLWithPath: "/bin/sleep")
+    child.arguments = ["60"]
+    try child.run()
+    usleep(100_000)
+    return child
+  }
+
+  /// Not by SIGTERM, which a thread of the test runner may have handed on as blocked.
+  private func end(_ child: Process) {
+    kill(child.processIdentifier, SIGKILL)
+    child.waitUntilExit()
+  }
+
+  @Test("one process is a table of its mappings, or JSON")
+  func one() throws {
+    let child = try sleeper()
+    defer { end(child) }
+    let outcome = try hugespan("coverage", "\(child.processIdentifier)")
+    #expect(outcome.status == 0 && outcome.errors.isEmpty)
+    #expect(outcome.output.contains("sleep (\(child.processIdentifier))") && outcome.output.contains("all mappings"))
+    let json = try hugespan("coverage", "\(child.processIdentifier)", "--json", "-")
+    let record = try JSONDecoder().decode(CoverageRecord.self, from: Data(json.output.utf8))
+    #expect(record.schema == "hugespan.coverage/1" && record.process == Int(child.processIdentifier))
+    #expect(record.figures.anonymousBytes > 0 && record.mappings.contains { $0.name == "[stack]" })
+  }
+
+  @Test("a series has a line for each look, and ends with its process")
+  func series() throws {
+    let child = try sleeper()
+    let outcome = try hugespan(
+      "coverage", "\(child.processIdentifier)", "--interval", "20ms", "--count", "5", "--csv")
+    #expect(outcome.status == 0 && outcome.output.split(separator: "\n").count == 6, "\(outcome)")
+    let output = Pipe()
+    let watcher = try start(["coverage", "\(child.processIdentifier)", "--interval", "20ms"], output: output)
+    usleep(300_000)
+    end(child)
+    // To its end: that is the watcher's.
+    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    watcher.waitUntilExit()
+    #expect(watcher.terminationStatus == 0 && text.contains("coverage"))
+  }
+
+  @Test("all processes are a line each, and one that is no more is passed over")
+  func all() throws {
+    let child = try sleeper()
+    defer { end(child) }
+    let outcome = try hugespan("coverage", "--all")
+    #expect(outcome.status == 0 && outcome.output.contains("processes"))
+    #expect(outcome.output.split(separator: "\n").contains { $0.hasPrefix("\(child.processIdentifier) ") })
+  }
+
+  @Test(
+    "what is wrong is one line that names it",
+    arguments: [
+      (["coverage"], "name a process", 64), (["coverage", "--all", "1"], "exclude each other", 64),
+      (["coverage", "no-such-name"], "no-such-name", 66), (["coverage", "999999999"], "999999999", 66),
+      (["coverage", "2"], "2 (kthreadd)", 69), (["coverage", "1", "--count", "2"], "--interval", 64),
+      (["coverage", "--cgroup", "/nowhere"], "/nowhere", 66),
+    ])
+  func refusals(arguments: [String], part: String, status: Int32) throws {
+    // In a container process 2 may be anybody.
+    if arguments == ["coverage", "2"], contents(ofFile: "/proc/2/comm") != "kthreadd\n" { return }
+    let outcome = try hugespan(arguments)
+    #expect(outcome.status == status && outcome.output.isEmpty, "\(outcome)")
+    #expect(outcome.errors.contains(part) && outcome.errors.split(separator: "\n").count <= 2, "\(outcome.errors)")
+  }
+}
