@@ -114,6 +114,8 @@ struct HeapState {
   /// Pages released from, and pages that came back into, blocks in use, at the last tick.
   var partsReleasedAtTick = 0
   var partsRefaultedAtTick = 0
+  /// Whether lazily freed blocks carry marks.
+  var marksLazyBlocks = false
   /// New spans go to fresh hugepages rather than to broken blocks that could drain. From the first tick on: in a heap that nobody
   /// ticks, what drains is neither released nor rebuilt, and steering would only spread.
   var steersToIntact = false

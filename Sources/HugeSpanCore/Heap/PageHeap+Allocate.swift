@@ -28,9 +28,6 @@ extension PageHeapCore {
         span = try allocateRun(count, alignment: UInt(request.alignmentPages) << UInt(pageShift))
       }
     }
-    if state.pointee.marksLazyBlocks {
-      settleTakenBack(AddressRange(start: span.span.address, byteCount: count &<< pageShift))
-    }
     if request.mustBeZero && !span.isZero {
       // Outside the lock: the pages are ours already, and a gigabyte takes its time.
       kernel.zero(AddressRange(start: span.span.address, byteCount: count << pageShift))
@@ -67,7 +64,7 @@ extension PageHeapCore {
       var result = place(count, in: fresh.block)
       result.refaultedPages = fresh.refaultedPages(of: count, result.refaultedPages)
       lock.unlock()
-      return result
+      return settled(result)
     } catch {
       // What was released for the limit may have made room; and rather the wrong group than no memory at all.
       if let block = findBlock(count, transient: transient) ?? findBlock(count, transient: !transient) {
@@ -219,7 +216,7 @@ extension PageHeapCore {
     var result = take(block!, PageRun(start: start, count: count), longest: nil)
     if let fresh { result.refaultedPages = fresh.refaultedPages(of: count, result.refaultedPages) }
     lock.unlock()
-    return result
+    return settled(result)
   }
 
   /// Looks at the best eight intact blocks, whose ranges may happen to be aligned.
@@ -295,7 +292,7 @@ extension PageHeapCore {
         let mayBeShared = state.pointee.sharedBlocks > 0
         lock.unlock()
         if mayBeShared { renewShared(result.span) }
-        return result
+        return settled(result)
       }
       if let error = grow(blocks: blocks, alignment: alignment) {
         lock.unlock()
@@ -313,7 +310,7 @@ extension PageHeapCore {
       var result = takeWhole(block)
       result.refaultedPages = state.pointee.totals.pagesRefaulted - before
       lock.unlock()
-      return result
+      return settled(result)
     } catch {
       lock.unlock()
       throw error

@@ -9,8 +9,9 @@ extension PageHeapCore {
       let taken = try takeRange(at: address, count, startsSpan: true)
       state.pointee.totals.allocations &+= 1
       lock.unlock()
-      return AllocatedSpan(
-        span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: taken.refaulted)
+      return settled(
+        AllocatedSpan(
+          span: PageSpan(address: address, pageCount: count), isZero: taken.zero, refaultedPages: taken.refaulted))
     } catch {
       lock.unlock()
       throw error
@@ -24,7 +25,7 @@ extension PageHeapCore {
   package func grow(_ span: PageSpan, by pages: Int) -> PageSpan? {
     if pages <= 0 { return pages == 0 ? span : nil }
     guard let grown = growInPlace(span, by: pages) else { return nil }
-    if state.pointee.marksLazyBlocks {
+    if marksLazyBlocks {
       settleTakenBack(
         AddressRange(start: span.address &+ UInt(span.pageCount &<< pageShift), byteCount: pages &<< pageShift))
     }

@@ -14,12 +14,6 @@
 // that the block was kept; the next residency pass sees that it is split. No contents depend on it: memory that has to be zero is zeroed.
 
 extension HeapState {
-  /// Whether lazily freed blocks carry marks.
-  @inline(__always)
-  var marksLazyBlocks: Bool {
-    options.strategy.kind == .deferred && options.strategy.freesWholeBlocks && options.customStrategy == nil
-  }
-
   /// The first block of `range` that was taken back and is to be settled.
   fileprivate func takenBack(in range: AddressRange) -> (block: Block, address: UInt)? {
     var address = (range.start &+ UInt(bytesPerBlock - 1)) & ~UInt(bytesPerBlock - 1)
@@ -33,6 +27,16 @@ extension HeapState {
 }
 
 extension PageHeapCore {
+  /// `span`, whose blocks are settled if any were lazily free. On the slow ways of an allocation only: the quick ones take blocks in use,
+  /// or intact ones (asked there, it would be eleven instructions of each).
+  @inline(__always)
+  func settled(_ span: AllocatedSpan) -> AllocatedSpan {
+    if marksLazyBlocks {
+      settleTakenBack(AddressRange(start: span.span.address, byteCount: span.span.pageCount &<< pageShift))
+    }
+    return span
+  }
+
   /// Pins the lazily freed blocks that begin in `range`, which its caller has just been given, and books which of them the
   /// kernel had dropped. Lock open on entry and return.
   ///

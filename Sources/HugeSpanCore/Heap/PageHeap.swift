@@ -20,6 +20,8 @@ private func cacheLines(_ bytes: Int) -> Int { (bytes + 63) & ~63 }
 /// A struct with an internal lock: no method is mutating, so two threads may use one heap at once.
 package struct PageHeapCore<K: Kernel>: ~Copyable {
   package let kernel: K
+  /// Whether lazily freed blocks carry marks (PageHeap+TakeBack.swift); read without the lock.
+  let marksLazyBlocks: Bool
   let lock = SpinLock()
   let state: UnsafeMutablePointer<HeapState>
   let table: UnsafeMutableRawPointer
@@ -72,6 +74,9 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     statePointer.pointee.metadataBytes = bytes
     if let bytes = options.hardLimitBytes { statePointer.pointee.hardLimitPages = bytes >> pageShift }
     if let bytes = options.softLimitBytes { statePointer.pointee.softLimitPages = bytes >> pageShift }
+    marksLazyBlocks =
+      options.strategy.kind == .deferred && options.strategy.freesWholeBlocks && options.customStrategy == nil
+    statePointer.pointee.marksLazyBlocks = marksLazyBlocks
     self.kernel = kernel
     state = statePointer
     table = memory
