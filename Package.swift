@@ -11,6 +11,9 @@ let embedded: [SwiftSetting] = [
   .enableExperimentalFeature("Embedded"), .unsafeFlags(["-no-allocations"]),
 ]
 
+/// Tests are not optimised, also where what they test is: that takes the compiler longer than all of the sources.
+let tests: [SwiftSetting] = [.unsafeFlags(["-Onone"], .when(configuration: .release))]
+
 let package = Package(
   name: "hugespan",
   products: [
@@ -104,13 +107,18 @@ let package = Package(
     .testTarget(
       name: "HugeSpanCoreTests",
       dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels", "discard-verdicts"]),
-    .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"]),
-    .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"]),
-    .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"]),
-    .testTarget(name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab", "HugeSpanCore", "CRecordingLog"]),
-    .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"]),
-    .testTarget(name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat", "TestKernels"]),
+    .testTarget(name: "HugeSpanTests", dependencies: ["HugeSpan"], swiftSettings: tests),
+    .testTarget(name: "HugeSpanABITests", dependencies: ["HugeSpanABI", "CHugeSpan"], swiftSettings: tests),
+    .testTarget(name: "TraceFormatTests", dependencies: ["TraceFormat"], swiftSettings: tests),
     .testTarget(
-      name: "CommandTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "hugespan-cli"]),
+      name: "ProgramTests", dependencies: ["TraceFormat", "HugeSpanLab", "HugeSpanCore", "CRecordingLog"],
+      swiftSettings: tests),
+    .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"], swiftSettings: tests),
+    .testTarget(
+      name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat", "TestKernels"],
+      swiftSettings: tests),
+    .testTarget(
+      name: "CommandTests",
+      dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "hugespan-cli"], swiftSettings: tests),
   ]
 )
