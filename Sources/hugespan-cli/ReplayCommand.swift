@@ -40,6 +40,21 @@ let runOptions: [Option] = [
     .text("WEIGHT", check: { number($0, in: 0...1) == nil ? "'\($0)' is not a number in 0...1" : nil }),
     help: "How much lazily freed memory counts in costs: charged, and to be had for the asking", defaultText: "1"),
   costModelOption,
+  Option(
+    "kernel",
+    .choice([
+      Choice("real", "this machine's"),
+      Choice("simulated", "a model of one: heaps of any size, the same figures each time, costs by the cost model"),
+    ]), help: "Which kernel the heap is on", defaultText: "real"),
+  Option(
+    "machine",
+    .text(
+      "SWITCHES",
+      check: { text in
+        do throws(NotationError) { _ = try SimulationOptions(notation: text) } catch { return error.message }
+        return nil
+      }),
+    help: "The simulated machine: name=value,... of \(SimulationOptions.names.joined(separator: ", "))"),
   Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
   Option("hard-limit", .size(), help: "Fail the run when the heap would grow beyond this many resident bytes"),
 ]
@@ -82,6 +97,13 @@ func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
   if let price = invocation.text("memory-price").flatMap(memoryPrice) { options.memoryPrice = price }
   if let weight = invocation.text("tax-weight").flatMap(Double.init) { options.weights.tax = weight }
   if let weight = invocation.text("lazy-weight").flatMap(Double.init) { options.weights.lazy = weight }
+  if invocation.text("kernel") == "simulated" {
+    options.simulation = SimulationOptions()
+    if let text = invocation.text("machine") { options.simulation = try SimulationOptions(notation: text) }
+    if options.speed != nil { throw invocation.usageError("--speed: a simulated kernel has no other clock than the trace's") }
+  } else if invocation.has("machine") {
+    throw invocation.usageError("--machine is of the simulated kernel: give '--kernel simulated' too")
+  }
   options.heap.softLimitBytes = invocation.bytes("soft-limit")
   options.heap.hardLimitBytes = invocation.bytes("hard-limit")
   return options
@@ -114,7 +136,7 @@ func strategyOption(help: String, defaultText: String, isRepeatable: Bool) -> Op
 
 let replayCommand = Command(
   "replay",
-  abstract: "Replay a trace on the heap, once, over the real kernel",
+  abstract: "Replay a trace on the heap, once",
   discussion: """
     Allocates and frees what the recorded program did, touches the memory as it would, and lets a scavenge policy and a \
     release strategy work by the clock of the trace. Prints what that cost; 'hugespan compare' does it for many at once.
@@ -189,6 +211,10 @@ func explainingFailures<T>(of path: String, _ body: () throws -> T) throws -> T 
     throw CommandFailure(
       "\(path): the program has up to \(needed >> 20) MiB live, and \(available >> 20) MiB are available; use "
         + "'--touch recorded' or '--touch none'", status: .unavailable)
+  } catch ReplayFailure.outOfMemory(let time, let charged) {
+    throw CommandFailure(
+      "\(path): the program would have been killed \(Double(time / 1_000_000) / 1000) s into the trace, with "
+        + "\(charged >> 20) MiB charged: the limit of the simulated machine is too low for it", status: .checkFailed)
   } catch ReplayFailure.heap(let error, let time) {
     let status: ExitCode = error == .limitExceeded ? .checkFailed : .unavailable
     throw CommandFailure(

@@ -28,8 +28,7 @@ struct ReplayTests {
     options.samples = 20
     try configure(&options)
     let program = try TraceProgram(file)
-    var replay = try Replay(program, options: options, group: nil)
-    return try replay.run(program)
+    return try replay(program, options: options, group: nil)
   }
 
   @Test(

@@ -148,8 +148,7 @@ struct SpanReplayTests {
       options.heap.effectSamplePeriod = 0
       options.touch = touch
       let program = try TraceProgram(file)
-      var replay = try Replay(program, options: options, group: nil)
-      return try replay.run(program).decisions
+      return try replay(program, options: options, group: nil).decisions
     }
     let first = try decisions(.all, .writing(path: log))
     #expect(first["cut"]! > 100 && first["ticks"]! > 5 && first["spansCarved"] == 0 && first["splits"]! > 0)

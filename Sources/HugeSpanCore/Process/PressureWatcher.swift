@@ -196,7 +196,7 @@ package struct PressureWatcher {
     source.due = now + period(source)
   }
 
-  static func reserve(limit: Int, rate: Double) -> Int {
+  package static func reserve(limit: Int, rate: Double) -> Int {
     let share = max(leastReserve, min(limit / reserveShare, mostReserve))
     return min(share + Int(min(rate * reserveSeconds, 1e12)), limit / 4)
   }

@@ -75,6 +75,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   /// Largest anonymous resident size of the recorded program, and of the heap in this run.
   package var recordedPeakResidentBytes: Int?
   package var heapMetadataBytes = 0
+  /// Of a simulated kernel, the bytes of its own tables.
+  package var kernelTableBytes: Int?
   /// What is odd about the trace, if anything is.
   package var traceNote: String?
   /// Why the charge is not known, if it is not.
@@ -153,6 +155,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(residencyPasses, forKey: .residencyPasses)
     try box.encode(recordedPeakResidentBytes, forKey: .recordedPeakResidentBytes)
     try box.encode(heapMetadataBytes, forKey: .heapMetadataBytes)
+    try box.encodeIfPresent(kernelTableBytes, forKey: .kernelTableBytes)
     try box.encode(traceNote, forKey: .traceNote)
     try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
     try box.encode(decisions, forKey: .decisions)

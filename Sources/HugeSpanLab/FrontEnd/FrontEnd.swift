@@ -41,7 +41,7 @@ package struct FrontEndCounters: Equatable, Sendable {
 }
 
 /// The front end over a heap on kernel `K`.
-package struct FrontEnd<K: Kernel>: ~Copyable {
+package struct FrontEnd<K: ReplayableKernel>: ~Copyable {
   package let heap: PageHeapCore<K>
   package let touch: TouchMode
   let classes = SizeClasses.standard
@@ -49,7 +49,7 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
   var spans: SpanTable
   package internal(set) var counters = FrontEndCounters()
   /// Time spent in the heap and in faults, and the pages it handed out.
-  package internal(set) var meter = Meter()
+  package internal(set) var meter: Meter
   /// What is live and touched.
   package internal(set) var demand = Demand()
   /// Where it is.
@@ -61,10 +61,12 @@ package struct FrontEnd<K: Kernel>: ~Copyable {
 
   /// Puts a front end over `heap`, with tables for `program`, all of them in memory.
   package init(
-    heap: consuming PageHeapCore<K>, program: borrowing TraceProgram, touch: TouchMode, logsPlacement: Bool = false
+    heap: consuming PageHeapCore<K>, program: borrowing TraceProgram, touch: TouchMode, logsPlacement: Bool = false,
+    isTimed: Bool = true
   ) {
     self.heap = heap
     self.touch = touch
+    meter = Meter(isTimed: isTimed)
     placement = PlacementLog(capacity: logsPlacement ? PlacementLog.estimate(program) : 0)
     objects = MappedArray(
       repeating: ObjectEntry(address: 0, bytes: 0, span: 0, detail: 0, isMapped: false, alignmentShift: 0),

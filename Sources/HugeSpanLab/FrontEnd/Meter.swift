@@ -20,8 +20,11 @@ package struct Meter: Sendable {
 
   /// Nanoseconds that reading the clock twice takes: the least of many tries.
   package let overhead: UInt64
+  /// Without it only pages are counted; reading the clock is a good part of what an event costs.
+  private let isTimed: Bool
 
-  package init() {
+  package init(isTimed: Bool = true) {
+    self.isTimed = isTimed
     var least = UInt64.max
     for _ in 0..<200 {
       let first = hs_shim_monotonic_nanoseconds()
@@ -31,21 +34,23 @@ package struct Meter: Sendable {
   }
 
   @inline(__always)
-  func start() -> UInt64 { hs_shim_monotonic_nanoseconds() }
+  func start() -> UInt64 { isTimed ? hs_shim_monotonic_nanoseconds() : 0 }
 
   @inline(__always)
   mutating func heapCall(since start: UInt64) {
+    heapCalls &+= 1
+    if !isTimed { return }
     let taken = hs_shim_monotonic_nanoseconds() &- start
     heapNanoseconds &+= taken > overhead ? taken &- overhead : 0
-    heapCalls &+= 1
     if taken > longestHeapCall { longestHeapCall = taken }
   }
 
   @inline(__always)
   mutating func touch(since start: UInt64) {
+    touchCalls &+= 1
+    if !isTimed { return }
     let taken = hs_shim_monotonic_nanoseconds() &- start
     touchNanoseconds &+= taken > overhead ? taken &- overhead : 0
-    touchCalls &+= 1
   }
 
   @inline(__always)

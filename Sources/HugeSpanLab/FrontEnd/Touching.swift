@@ -17,7 +17,7 @@ package enum TouchMode: String, CaseIterable, Sendable {
 }
 
 /// The word that is written.
-private let mark: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
+let touchMark: UInt64 = 0x5A5A_5A5A_5A5A_5A5A
 
 extension FrontEnd {
   @inline(__always)
@@ -28,7 +28,8 @@ extension FrontEnd {
     let mask = (~0 &<< UInt64(first)) & (~0 &>> UInt64(63 &- last))
     let touched = spans.touchedPages(span)
     if touched & mask == mask {
-      write(address, base, first, last)
+      // Memory that is not there has no cache that the write would warm, and the pages were touched before.
+      if K.hasMemory { write(address, base, first, last) }
       return
     }
     spans.setTouchedPages(span, touched | mask)
@@ -36,17 +37,21 @@ extension FrontEnd {
     demand.touchedPages &+= fresh
     placement.add(.touch, address: base, pages: fresh)
     let start = meter.start()
-    write(address, base, first, last)
+    if K.hasMemory {
+      write(address, base, first, last)
+    } else {
+      heap.kernel.touch(base &+ first &<< pageShift, pages: Int(last &- first) &+ 1)
+    }
     meter.touch(since: start)
   }
 
   @inline(__always)
   private func write(_ address: UInt, _ base: UInt, _ first: UInt, _ last: UInt) {
     // Objects of the smallest class are eight bytes apart, so a word never reaches the next object.
-    UnsafeMutablePointer<UInt64>(bitPattern: address & ~7).unsafelyUnwrapped.pointee = mark
+    UnsafeMutablePointer<UInt64>(bitPattern: address & ~7).unsafelyUnwrapped.pointee = touchMark
     var page = first &+ 1
     while page <= last {
-      UnsafeMutablePointer<UInt64>(bitPattern: base &+ (page &<< 12)).unsafelyUnwrapped.pointee = mark
+      UnsafeMutablePointer<UInt64>(bitPattern: base &+ (page &<< 12)).unsafelyUnwrapped.pointee = touchMark
       page &+= 1
     }
   }
@@ -66,9 +71,7 @@ extension FrontEnd {
   mutating func touchAll(_ address: UInt, fromPage: Int, toPage end: Int) {
     if end <= fromPage { return }
     let start = meter.start()
-    for page in fromPage..<end {
-      UnsafeMutablePointer<UInt64>(bitPattern: address + UInt(page * SizeClasses.pageBytes))!.pointee = mark
-    }
+    heap.kernel.touch(address + UInt(fromPage * SizeClasses.pageBytes), pages: end - fromPage)
     meter.touch(since: start)
   }
 }

@@ -34,8 +34,12 @@ struct Observer: ~Copyable {
 
   /// Nothing is touched, so there is nothing to see but the used bytes.
   private let isUntouched: Bool
+  /// Whose word counts if the kernel is simulated, and the bytes of the heap's tables at the start.
+  private let simulated: SimulatedKernel?
+  private var startTables = 0
 
-  init(group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, duration: UInt64) {
+  init(group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, duration: UInt64, simulated: SimulatedKernel? = nil) {
+    self.simulated = simulated
     self.isLazy = isLazy
     self.isUntouched = isUntouched
     lazyPeriod = max(duration / 500, 1)
@@ -55,6 +59,10 @@ struct Observer: ~Copyable {
 
   /// Remembers what was charged and resident before the first event.
   mutating func begin() {
+    if let simulated {
+      startTables = simulated.heapTableBytes
+      return
+    }
     startCharge = readCharge()
     startAnonymous = memory.anonymousBytes()
   }
@@ -73,6 +81,36 @@ struct Observer: ~Copyable {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
     if isUntouched { return }
+    if let simulated {
+      observe(simulated.totals, tableBytes: simulated.heapTableBytes, at: time)
+    } else {
+      observeProcess(at: time)
+    }
+    if let report = try? heap.observe() {
+      resident.add(Double(report.residentBytes), at: time)
+      usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
+      usedByKernel.add(Double(report.usedPages), at: time)
+      let onBasePages = report.usedPages - report.usedPagesOnHuge
+      taxed.add(report.usedPages == 0 ? 0 : busyCPUs * Double(onBasePages) / Double(report.usedPages), at: time)
+    }
+    if simulated != nil { return }
+    if !isLazy || heap.totals().lazyPages == 0 {
+      lazy.add(0, at: time)
+    } else if time >= nextLazy {
+      observeLazilyFreed(heap, at: time)
+      // At the border of the next period, not a period from now: each of them has a reading then.
+      nextLazy = (time / lazyPeriod + 1) * lazyPeriod
+    }
+  }
+
+  private mutating func observe(_ memory: SimulatedTotals, tableBytes: Int, at time: UInt64) {
+    charged.add(Double(memory.charged * 4096 + tableBytes - startTables), at: time)
+    phantom.add(Double(memory.phantom * 4096), at: time)
+    lazy.add(Double(memory.lazy * 4096), at: time)
+    swapped.add(Double(memory.swapped * 4096), at: time)
+  }
+
+  private mutating func observeProcess(at time: UInt64) {
     // The charge first, and at once what it is compared with.
     let chargeNow = readCharge()
     let anonymous = memory.anonymousBytes()
@@ -84,20 +122,6 @@ struct Observer: ~Copyable {
       }
     }
     if let bytes = memory.swappedBytes() { swapped.add(Double(bytes), at: time) }
-    if let report = try? heap.observe() {
-      resident.add(Double(report.residentBytes), at: time)
-      usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
-      usedByKernel.add(Double(report.usedPages), at: time)
-      let onBasePages = report.usedPages - report.usedPagesOnHuge
-      taxed.add(report.usedPages == 0 ? 0 : busyCPUs * Double(onBasePages) / Double(report.usedPages), at: time)
-    }
-    if !isLazy || heap.totals().lazyPages == 0 {
-      lazy.add(0, at: time)
-    } else if time >= nextLazy {
-      observeLazilyFreed(heap, at: time)
-      // At the border of the next period, not a period from now: each of them has a reading then.
-      nextLazy = (time / lazyPeriod + 1) * lazyPeriod
-    }
   }
 
   private mutating func observeLazilyFreed<K: Kernel>(_ heap: borrowing PageHeapCore<K>, at time: UInt64) {

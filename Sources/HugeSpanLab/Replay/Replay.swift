@@ -1,4 +1,4 @@
-// The replay loop: events of a trace into a heap on the real kernel, by the clock of the trace.
+// The replay loop: events of a trace into a heap on a kernel, the real one or a simulated one, by the clock of the trace.
 //
 // Between events the loop does what is due by trace time, in this order: sleep (when a speed was asked for), residency pass, tick,
 // sample. A tick is due when the heap said so, but at least every second and at most every 100 ms, in gaps without
@@ -12,10 +12,11 @@ import Glibc
 import HugeSpanCore
 
 /// One run. Make it, call `run` once.
-package struct Replay: ~Copyable {
+package struct Replay<K: ReplayableKernel>: ~Copyable {
   private let options: ReplayOptions
   private let log: ResidencyLog
-  private var frontEnd: FrontEnd<ReplayKernel>
+  private var frontEnd: FrontEnd<K>
+  private let simulated: SimulatedKernel?
   private var samples: SampleCursor
   private var observer: Observer
   /// The bounds by the pages of this front end's spans, and by the bytes of the program's objects.
@@ -45,36 +46,33 @@ package struct Replay: ~Copyable {
   /// - Parameters:
   ///   - program: The decoded trace; not kept.
   ///   - group: The memory group that the calling process is in alone, if there is one.
-  package init(
-    _ program: borrowing TraceProgram, options: ReplayOptions, group: MemoryCgroup?
+  fileprivate init(
+    _ program: borrowing TraceProgram, options: ReplayOptions, group: MemoryCgroup?, kernel: K, log: ResidencyLog
   ) throws(ReplayFailure) {
-    let log = try Self.openLog(options.residencyLog)
-    let heap = try Self.makeHeap(options, log)
+    let heap = try Self.makeHeap(options, kernel)
     self.options = options
     self.log = log
+    simulated = kernel as? SimulatedKernel
     frontEnd = FrontEnd(
-      heap: heap, program: program, touch: options.touch, logsPlacement: options.reference && options.touch != .none)
+      heap: heap, program: program, touch: options.touch, logsPlacement: options.reference && options.touch != .none,
+      isTimed: options.isTimed)
     samples = SampleCursor(program)
     let prices = PagePrices(options.costs, memoryPrice: options.memoryPrice, lazyWeight: options.weights.lazy)
     spanBound = LevelBound(prices, changes: program.steps.count)
     objectBound = LevelBound(prices, changes: program.steps.count)
     observer = Observer(
       group: group, isLazy: options.strategy.isLazy, isUntouched: options.touch == .none,
-      duration: program.summary.nanoseconds)
-  }
-
-  private static func openLog(_ mode: ResidencyLog.Mode) throws(ReplayFailure) -> ResidencyLog {
-    do throws(ResidencyLogFailure) { return try ResidencyLog(mode) } catch { throw .residencyLog(error) }
+      duration: program.summary.nanoseconds, simulated: simulated)
   }
 
   private static func makeHeap(
-    _ options: ReplayOptions, _ log: ResidencyLog
-  ) throws(ReplayFailure) -> PageHeapCore<ReplayKernel> {
+    _ options: ReplayOptions, _ kernel: K
+  ) throws(ReplayFailure) -> PageHeapCore<K> {
     var heapOptions = options.heap
     heapOptions.policy = options.policy
     heapOptions.strategy = options.strategy
     do throws(HeapError) {
-      return try PageHeapCore(kernel: ReplayKernel(LinuxKernel(), log: log), options: heapOptions)
+      return try PageHeapCore(kernel: kernel, options: heapOptions)
     } catch { throw .heap(error, nanoseconds: 0) }
   }
 
@@ -88,7 +86,12 @@ package struct Replay: ~Copyable {
     var index = 0
     while index < count {
       let step = steps[index]
-      if step.time >= due { due = catchUp(to: step.time) }
+      if step.time >= due {
+        due = catchUp(to: step.time)
+        if let simulated, simulated.isOutOfMemory {
+          throw .outOfMemory(nanoseconds: step.time, chargedBytes: simulated.totals.charged * 4096)
+        }
+      }
       frontEnd.placement.time = step.time
       do throws(HeapError) {
         let slot = Int(truncatingIfNeeded: step.slot)
@@ -115,7 +118,7 @@ package struct Replay: ~Copyable {
   }
 
   private mutating func begin(_ program: borrowing TraceProgram) {
-    if options.touch != .none { MemoryWarming.warm(byteCount: program.summary.peakLiveBytes) }
+    if options.touch != .none && K.hasMemory { MemoryWarming.warm(byteCount: program.summary.peakLiveBytes) }
     let duration = program.summary.nanoseconds
     samplePeriod = options.samples > 0 ? max(duration / UInt64(options.samples), 1) : UInt64.max
     nextSample = options.samples > 0 ? 0 : UInt64.max
@@ -123,7 +126,7 @@ package struct Replay: ~Copyable {
     nextHalf = duration / 2
     if let period = options.residencyEvery { nextResidency = max(period, 1) }
     if options.speed != nil { nextPause = 0 }
-    if options.strategy.kind == .deferred {
+    if options.strategy.kind == .deferred && K.hasMemory {
       watcher = PressureWatcher(ownLimit: options.heap.pressureLimitBytes ?? 0, hasEvents: false)
     }
     observer.begin()
@@ -139,6 +142,7 @@ package struct Replay: ~Copyable {
     while true {
       let now = min(nextTick, nextSample, nextResidency, nextPause, nextHalf)
       if now > time { return now }
+      simulated?.advance(to: now)
       if now == nextHalf { endHalf(now) }
       if now == nextPause { pause(now) }
       if now == nextResidency { residencyPass(now) }
@@ -173,7 +177,12 @@ package struct Replay: ~Copyable {
     let cpu = samples.processCPU(at: now)
     let start = hs_shim_thread_cpu_nanoseconds()
     let report = frontEnd.heap.tick(at: now, processCPU: cpu)
-    if options.strategy.kind == .deferred {
+    if options.strategy.kind == .deferred, let simulated {
+      if let headroom = simulated.headroom {
+        let reserve = PressureWatcher.reserve(limit: options.simulation?.limitBytes ?? headroom, rate: 0)
+        _ = frontEnd.heap.relieve(headroom: headroom, reserve: reserve, isStalled: false)
+      }
+    } else if options.strategy.kind == .deferred {
       let pressure = watcher.look(now: hs_shim_monotonic_nanoseconds())
       _ = frontEnd.heap.relieve(
         headroom: pressure.headroom, reserve: pressure.reserve, isStalled: pressure.isStalled)
@@ -272,14 +281,7 @@ package struct Replay: ~Copyable {
     result.ticks = heap.ticks
     result.events = program.summary.events
 
-    let runShare = clock.runShare
-    let released = min(Double(heap.releaseNanoseconds) / 1e9, Double(tickCPU) / 1e9)
-    result.releaseCPUSeconds = released
-    result.heapCPUSeconds = Double(meter.heapNanoseconds) / 1e9 * runShare + Double(tickCPU) / 1e9 - released
-    result.faultCPUSeconds = options.touch == .none ? 0 : Double(meter.touchNanoseconds) / 1e9 * runShare
-    result.longestStallSeconds = Double(max(heap.longestReleaseNanoseconds, meter.longestHeapCall)) / 1e9
-    result.replayCPUSeconds = Double(clock.cpuNanoseconds) / 1e9
-    result.faults = clock.faults
+    reportTimes(heap, meter, into: &result)
     result.wallSeconds = Double(end - startedAt) / 1e9
     if program.summary.peakAnonymousBytes > 0 { result.recordedPeakResidentBytes = program.summary.peakAnonymousBytes }
     result.decisions = decisions(heap)
@@ -301,6 +303,31 @@ package struct Replay: ~Copyable {
     return result
   }
 
+  /// What took how long: by the clock, or by the simulated kernel's word.
+  private func reportTimes(_ heap: HeapStatistics, _ meter: Meter, into result: inout RunResult) {
+    let runShare = clock.runShare
+    let worked = Double(meter.heapNanoseconds) / 1e9 * runShare + Double(tickCPU) / 1e9
+    result.replayCPUSeconds = Double(clock.cpuNanoseconds) / 1e9
+    if let simulated {
+      let totals = simulated.totals
+      result.kernel = "simulated"
+      result.releaseCPUSeconds = Double(heap.releaseNanoseconds) / 1e9
+      // The clock has seen the simulation, not a kernel; of the heap's own work it is right.
+      result.heapCPUSeconds = options.isTimed ? worked : nil
+      result.faultCPUSeconds = (totals.faultNanoseconds + totals.reclaimNanoseconds) / 1e9
+      result.longestStallSeconds = Double(heap.longestReleaseNanoseconds) / 1e9
+      result.faults = totals.faults
+      result.kernelTableBytes = simulated.tableBytes
+      return
+    }
+    let released = min(Double(heap.releaseNanoseconds) / 1e9, Double(tickCPU) / 1e9)
+    result.releaseCPUSeconds = released
+    result.heapCPUSeconds = worked - released
+    result.faultCPUSeconds = options.touch == .none ? 0 : Double(meter.touchNanoseconds) / 1e9 * runShare
+    result.longestStallSeconds = Double(max(heap.longestReleaseNanoseconds, meter.longestHeapCall)) / 1e9
+    result.faults = clock.faults
+  }
+
   /// Counters that are equal from run to run when no residency answer differs.
   private func decisions(_ heap: HeapStatistics) -> [String: Int] {
     let counters = frontEnd.counters
@@ -317,4 +344,22 @@ package struct Replay: ~Copyable {
       "joined": counters.joined,
     ]
   }
+}
+
+/// Replays `program` on the kernel that `options` name.
+package func replay(
+  _ program: borrowing TraceProgram, options: ReplayOptions, group: MemoryCgroup?
+) throws(ReplayFailure) -> RunResult {
+  if let simulation = options.simulation {
+    let log: ResidencyLog
+    do throws(ResidencyLogFailure) { log = try ResidencyLog(.off) } catch { throw .residencyLog(error) }
+    var run = try Replay(
+      program, options: options, group: nil, kernel: SimulatedKernel(simulation, costs: options.costs), log: log)
+    return try run.run(program)
+  }
+  let log: ResidencyLog
+  do throws(ResidencyLogFailure) { log = try ResidencyLog(options.residencyLog) } catch { throw .residencyLog(error) }
+  var run = try Replay(
+    program, options: options, group: group, kernel: ReplayKernel(LinuxKernel(), log: log), log: log)
+  return try run.run(program)
 }

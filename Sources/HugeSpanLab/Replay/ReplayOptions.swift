@@ -23,6 +23,11 @@ package struct ReplayOptions: Sendable {
   /// Every other option of the heap.
   package var heap = HeapOptions()
 
+  /// The machine to simulate; nil is this one.
+  package var simulation: SimulationOptions?
+  /// Measure the CPU time of the heap's work.
+  package var isTimed = true
+
   package init() {}
 }
 
@@ -34,4 +39,6 @@ package enum ReplayFailure: Error, Equatable, Sendable {
   case residencyLog(ResidencyLogFailure)
   /// The program's live bytes do not fit into what is available.
   case memory(needed: Int, available: Int)
+  /// The simulated machine had no memory left, at this time of the trace.
+  case outOfMemory(nanoseconds: UInt64, chargedBytes: Int)
 }

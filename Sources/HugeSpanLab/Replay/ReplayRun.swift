@@ -22,6 +22,11 @@ package enum GroupChoice: Sendable {
 /// - Throws: `TraceError` for the input, `ReplayFailure` for the run.
 package func replayTrace(path: String, options: ReplayOptions, group choice: GroupChoice) throws -> RunResult {
   let program = try TraceProgram(path: path)
+  if options.simulation != nil {
+    var result = try replay(program, options: options, group: nil)
+    result.trace = traceName(path)
+    return result
+  }
   if options.touch == .all {
     // Some programs map far more than they use; touching all of that would bring the machine down.
     let available = MemoryWarming.available()
@@ -60,8 +65,7 @@ package func replayTrace(path: String, options: ReplayOptions, group choice: Gro
       Interrupts.removeOnInterrupt(nil)
     }
   }
-  var replay = try Replay(program, options: options, group: group)
-  var result = try replay.run(program)
+  var result = try replay(program, options: options, group: group)
   result.trace = traceName(path)
   if result.chargedBytes == nil, result.chargeUnknownReason == nil { result.chargeUnknownReason = reason }
   return result

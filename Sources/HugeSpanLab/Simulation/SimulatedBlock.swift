@@ -1,0 +1,137 @@
+// What the simulated kernel has under one pageblock.
+//
+// A block that is absent or one hugepage takes one cache line. A block with base pages has six bitmaps besides, in a side
+// table: few blocks of a large heap are so, and a line for each of the others is what lets terabytes be simulated in a
+// gibibyte. Memory comes in folios: a hugepage is one folio of 512 pages and stays one until it is split, however few of its pages
+// are mapped; what is not mapped of a whole folio is charged all the same (phantom). A page table outlives its pages, and
+// a block that has one gets no hugepage by a fault.
+//
+// Contents are not kept, but for the first word of a block, by which the heap tells whether a lazily freed one was dropped; and
+// which pages somebody wrote, since a split gives pages of zeros up. Of a hugepage that is known for pairs of pages.
+//
+// The rules were measured on Linux 6.18 and are those of the model that the heap's tests check against the real kernel, step by
+// step; a test holds this one against that model.
+
+import HugeSpanCore
+
+/// State of one pageblock: 64 bytes.
+struct SimulatedBlock: BitwiseCopyable {
+  /// One bit each; not an `OptionSet`, whose literals are slower in debug builds.
+  var flags: UInt16 = 0
+  /// Pages that are mapped, and those of them that belong to the block's whole folio.
+  var present: UInt16 = 0
+  var folio: UInt16 = 0
+  /// Mapped pages that were freed lazily.
+  var lazy: UInt16 = 0
+  var swapped: UInt16 = 0
+  /// Where its bitmaps are, plus one; 0 while it needs none.
+  var side: UInt32 = 0
+  /// When its memory went, in milliseconds plus one; 0 if it never had any.
+  var goneAt: UInt32 = 0
+  /// The first word of its memory.
+  var word: UInt64 = 0
+  /// Of a hugepage, the pairs of pages that were written.
+  var written = InlineArray<4, UInt64>(repeating: 0)
+
+  static let pageCount = 512
+
+  struct Flag {
+    /// Can be touched.
+    static let committed: UInt16 = 1
+    /// Was advised to be huge.
+    static let advised: UInt16 = 2
+    /// One entry maps its hugepage.
+    static let mappedHuge: UInt16 = 4
+    static let pageTable: UInt16 = 8
+    /// Next to be swapped out.
+    static let cold: UInt16 = 16
+    /// Touched since reclaim last passed by.
+    static let referenced: UInt16 = 32
+    /// A child maps its hugepage too.
+    static let shared: UInt16 = 64
+  }
+
+  @inline(__always)
+  func has(_ flag: UInt16) -> Bool { flags & flag != 0 }
+
+  /// Pages that are charged though nothing maps them.
+  @inline(__always)
+  var phantom: Int { folio == 0 ? 0 : Self.pageCount &- Int(folio) }
+}
+
+/// The bitmaps of a block with base pages: 384 bytes.
+struct SimulatedPages {
+  static let wordCount = 48
+  private let words: UnsafeMutablePointer<UInt64>
+
+  init(_ words: UnsafeMutablePointer<UInt64>) { self.words = words }
+
+  var present: UnsafeMutablePointer<UInt64> { words }
+  /// Mapped pages of the block's whole folio.
+  var folio: UnsafeMutablePointer<UInt64> { words + 8 }
+  var lazy: UnsafeMutablePointer<UInt64> { words + 16 }
+  var swapped: UnsafeMutablePointer<UInt64> { words + 24 }
+  /// A child maps the page too.
+  var shared: UnsafeMutablePointer<UInt64> { words + 32 }
+  var written: UnsafeMutablePointer<UInt64> { words + 40 }
+
+  static func count(_ bits: UnsafeMutablePointer<UInt64>) -> Int {
+    var sum = 0
+    for index in 0..<8 { sum &+= bits[index].nonzeroBitCount }
+    return sum
+  }
+
+  static func fill(_ bits: UnsafeMutablePointer<UInt64>, _ value: UInt64) {
+    for index in 0..<8 { bits[index] = value }
+  }
+
+  /// Passes each word of `range` with the bits of it that are meant.
+  @inline(__always)
+  static func forEach(_ range: Range<Int>, _ body: (Int, UInt64) -> Void) {
+    var first = range.lowerBound
+    while first < range.upperBound {
+      let word = first &>> 6
+      let end = min((word &+ 1) &<< 6, range.upperBound)
+      let count = end &- first
+      let mask = (count == 64 ? ~0 : (1 &<< UInt64(count)) &- 1) &<< UInt64(first & 63)
+      body(word, mask)
+      first = end
+    }
+  }
+}
+
+/// The side table: fixed pieces of zeroed memory, handed out by number and taken back.
+final class SimulatedPageTables {
+  private static let perChunk = 4096
+  private var chunks: [UnsafeMutablePointer<UInt64>] = []
+  private var free: [UInt32] = []
+  private var used: UInt32 = 0
+
+  deinit { for chunk in chunks { chunk.deallocate() } }
+
+  /// Bytes that the table takes.
+  var byteCount: Int { chunks.count * Self.perChunk * SimulatedPages.wordCount * 8 + free.capacity * 4 }
+
+  subscript(number: UInt32) -> SimulatedPages {
+    let index = Int(number &- 1)
+    return SimulatedPages(chunks[index / Self.perChunk] + index % Self.perChunk * SimulatedPages.wordCount)
+  }
+
+  /// A piece of zeros.
+  func take() -> UInt32 {
+    if let number = free.popLast() {
+      let pages = self[number]
+      for index in 0..<SimulatedPages.wordCount { pages.present[index] = 0 }
+      return number
+    }
+    if Int(used) == chunks.count * Self.perChunk {
+      let chunk = UnsafeMutablePointer<UInt64>.allocate(capacity: Self.perChunk * SimulatedPages.wordCount)
+      chunk.initialize(repeating: 0, count: Self.perChunk * SimulatedPages.wordCount)
+      chunks.append(chunk)
+    }
+    used += 1
+    return used
+  }
+
+  func give(_ number: UInt32) { free.append(number) }
+}
