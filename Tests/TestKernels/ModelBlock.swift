@@ -174,6 +174,7 @@ struct ModelBlock {
     guard presentPages > 0 else { return false }
     if isMappedHuge { return true }
     fill(.folio)
+    endChildren()  // a copy, and ours alone
     isMappedHuge = true
     hasPageTable = false
     return true

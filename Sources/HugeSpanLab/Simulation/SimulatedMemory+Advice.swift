@@ -121,7 +121,8 @@ extension SimulatedState {
 
   private mutating func pageOut(_ index: Int, _ range: Range<Int>) -> Double {
     let block = blocks[index]
-    if isFolioShared(index) { return Price.coldBlock }
+    // Of a folio that is shared nothing goes; base pages beside it may.
+    if block.has(Flag.mappedHuge) && block.has(Flag.shared) { return Price.coldBlock }
     if block.has(Flag.mappedHuge) && range.count == Self.pageCount && block.lazy > 0 {
       change(index) { $0.drop(index) }
       return costs.releaseBlock

@@ -275,18 +275,26 @@ struct SimulatedState: ~Copyable {
     totals.longestFaultNanoseconds = max(totals.longestFaultNanoseconds, microseconds * 1000)
   }
 
+  /// How many of `range` are not there, or are there and shared with a child.
+  private func missingPages(_ index: Int, _ range: Range<Int>) -> Int {
+    if blocks[index].side == 0 { return range.count }
+    let pages = pages(index)
+    var missing = 0
+    SimulatedPages.forEach(range) { word, mask in
+      missing += (mask & ~(pages.present[word] & ~pages.shared[word])).nonzeroBitCount
+    }
+    return missing
+  }
+
   /// Base pages for those of `range` that are not there, copies of those that a child shares.
   private mutating func faultPages(_ index: Int, _ range: Range<Int>) {
-    var wanted = 0
-    if blocks[index].side != 0 {
-      let pages = pages(index)
-      SimulatedPages.forEach(range) { word, mask in
-        wanted += (mask & ~(pages.present[word] & ~pages.shared[word])).nonzeroBitCount
-      }
-    } else {
-      wanted = range.count
+    // Reclaim may take pages of this very range, so that more are wanted.
+    var wanted = missingPages(index, range)
+    while wanted > 0 && makeRoom(wanted, mayFail: false) {
+      let missing = missingPages(index, range)
+      if missing == wanted { break }
+      wanted = missing
     }
-    if wanted > 0 { _ = makeRoom(wanted, mayFail: false) }
     var (fresh, swappedIn) = (0, 0)
     change(index) {
       if $0.blocks[index].has(Flag.mappedHuge) { $0.unmapHuge(index) }
