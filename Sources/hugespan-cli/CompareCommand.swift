@@ -28,6 +28,9 @@ let compareCommand = Command(
     Option(
       "budget", .durationOrOff(), help: "Leave out runs that would end later than this",
       defaultText: "2m without TRACE, off with"),
+    Option(
+      "both",
+      help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
     Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
   ],
@@ -37,6 +40,7 @@ let compareCommand = Command(
     Example(
       "hugespan compare service.hstrace --policy gperftools --policy gperftools:rate=10 --strategy dontneed",
       "Two settings on a trace of one's own"),
+    Example("hugespan compare service.hstrace --kernel simulated --machine limit=2GiB,swap=1GiB", "On another machine"),
     Example("hugespan compare service.hstrace --speed 1 --jobs 1 --json result.json", "In real time, for scripts"),
   ],
   run: compare)
@@ -45,7 +49,7 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   if invocation.text("json") == "-" && invocation.text("csv") == "-" {
     throw invocation.usageError("--json and --csv cannot both be written to standard output")
   }
-  _ = try costModel(invocation)
+  let options = try replayOptions(invocation)
   var traces = invocation.operands
   if traces.isEmpty {
     traces = TraceCatalog.bundled()
@@ -84,15 +88,23 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   var budget: Double? = invocation.operands.isEmpty ? 120 : nil
   if let given = invocation.nanoseconds("budget") { budget = given == 0 ? nil : Double(given) / 1e9 }
   // The runs are told the same as this command was.
-  let common = runOptions.flatMap { option in invocation.texts(option.name).map { "--\(option.name)=\($0)" } }
+  let ofOneKernel = ["kernel", "machine", "speed"]
+  func told(_ names: [String]) -> [String] {
+    names.flatMap { name in invocation.texts(name).map { "--\(name)=\($0)" } }
+  }
+  let kernels = invocation.has("both") ? ["real", "simulated"] : [invocation.text("kernel") ?? "real"]
+  if invocation.has("both") && invocation.has("kernel") {
+    throw invocation.usageError("--both is both kernels: leave --kernel out")
+  }
   let plan = ComparisonPlan(
-    executable: "/proc/self/exe", commonArguments: common,
-    runs: Grid.runs(traces: traces, policies: policies, strategies: strategies),
+    executable: "/proc/self/exe",
+    commonArguments: told(runOptions.map(\.name).filter { !ofOneKernel.contains($0) }),
+    machineArguments: told(["speed"]), simulationArguments: told(["machine"]),
+    runs: Grid.runs(traces: traces, policies: policies, strategies: strategies, kernels: kernels),
     jobs: invocation.count("jobs") ?? max(1, min(2, cores)), budget: budget)
   let outcome = ComparisonRunner(plan, progress: ProgressLine()).run()
 
   let machine = Machine.current()
-  let options = try replayOptions(invocation)
   let comparison = Comparison(
     machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
     leftOut: outcome.leftOut)
@@ -117,6 +129,8 @@ private func printTables(_ comparison: Comparison) {
   var traces: [String] = []
   for run in comparison.runs where !traces.contains(run.trace) { traces.append(run.trace) }
   for trace in traces {
-    printOutput("\n" + report(of: comparison.runs.filter { $0.trace == trace }, style: style))
+    let runs = comparison.runs.filter { $0.trace == trace && (comparison.fidelity == nil || $0.kernel == "real") }
+    printOutput("\n" + report(of: runs, style: style))
   }
+  if let fidelity = comparison.fidelity { printOutput("\n" + fidelity.text(style)) }
 }

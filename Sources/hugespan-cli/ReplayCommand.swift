@@ -101,7 +101,7 @@ func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
     options.simulation = SimulationOptions()
     if let text = invocation.text("machine") { options.simulation = try SimulationOptions(notation: text) }
     if options.speed != nil { throw invocation.usageError("--speed: a simulated kernel has no other clock than the trace's") }
-  } else if invocation.has("machine") {
+  } else if invocation.has("machine") && !invocation.has("both") {
     throw invocation.usageError("--machine is of the simulated kernel: give '--kernel simulated' too")
   }
   options.heap.softLimitBytes = invocation.bytes("soft-limit")

@@ -12,15 +12,23 @@ package struct ComparisonPlan: Sendable {
   /// The program to start for each run, and what it is told for every run.
   package var executable: String
   package var commonArguments: [String]
+  /// What only runs on the one kernel are told, or on the other.
+  package var machineArguments: [String] = []
+  package var simulationArguments: [String] = []
   package var runs: [PlannedRun]
   /// Runs at the same time.
   package var jobs: Int
   /// Seconds after which no run may be going on; nil is no limit.
   package var budget: Double?
 
-  package init(executable: String, commonArguments: [String], runs: [PlannedRun], jobs: Int, budget: Double?) {
+  package init(
+    executable: String, commonArguments: [String], machineArguments: [String] = [], simulationArguments: [String] = [],
+    runs: [PlannedRun], jobs: Int, budget: Double?
+  ) {
     self.executable = executable
     self.commonArguments = commonArguments
+    self.machineArguments = machineArguments
+    self.simulationArguments = simulationArguments
     self.runs = runs
     self.jobs = jobs
     self.budget = budget
@@ -123,9 +131,12 @@ package final class ComparisonRunner {
       return
     }
     var arguments = ["replay", run.trace, "--policy", run.policy, "--strategy", run.strategy, "--json", "-"]
+    arguments += ["--kernel", run.kernel]
     arguments += plan.commonArguments
     var group: MemoryCgroup?
+    if run.kernel == "real" { arguments += plan.machineArguments } else { arguments += plan.simulationArguments }
     do throws(CgroupUnavailable) {
+      if run.kernel != "real" { throw CgroupUnavailable(reason: "the kernel is simulated") }
       group = try MemoryCgroup.make(under: membership.get().group, number: groupNumber)
       groupNumber += 1
       arguments += ["--cgroup", group!.directory]

@@ -12,8 +12,12 @@ package struct PlannedRun: Equatable, Sendable {
   package var strategy: String
   /// Place in the order in which rows are shown.
   package var row: Int
+  /// On which kernel: `real` or `simulated`.
+  package var kernel = "real"
 
-  package var title: String { "\(traceName(trace)) \(policy)/\(strategy)" }
+  package var title: String {
+    "\(traceName(trace)) \(policy)/\(strategy)" + (kernel == "real" ? "" : " (\(kernel))")
+  }
 }
 
 /// Planning of a comparison.
@@ -24,7 +28,9 @@ package enum Grid {
   package static let defaultStrategies = ["dontneed", "free", "split-dontneed"]
 
   /// All runs over `traces`, the most important first; rows of a trace count up in the order of policies and strategies.
-  package static func runs(traces: [String], policies: [String], strategies: [String]) -> [PlannedRun] {
+  package static func runs(
+    traces: [String], policies: [String], strategies: [String], kernels: [String] = ["real"]
+  ) -> [PlannedRun] {
     var rows: [(policy: String, strategy: String)] = []
     // Rounds: in each every policy has one row, with another strategy than its neighbours. After the first every policy was seen.
     var rounds = [[Int]](repeating: [], count: max(strategies.count, 1))
@@ -42,7 +48,11 @@ package enum Grid {
     }
     let order = rounds.flatMap { $0 }
     return order.flatMap { row in
-      traces.map { PlannedRun(trace: $0, policy: rows[row].policy, strategy: rows[row].strategy, row: row) }
+      traces.flatMap { trace in
+        kernels.map {
+          PlannedRun(trace: trace, policy: rows[row].policy, strategy: rows[row].strategy, row: row, kernel: $0)
+        }
+      }
     }
   }
 }
@@ -53,6 +63,7 @@ package struct RunEstimator: Sendable {
   private static let secondsPerByte = 1.2e-6
   private var byTrace: [String: Mean] = [:]
   private var byRow: [Int: Mean] = [:]
+  private var simulated = Mean()
   private var known: (actual: Double, guessed: Double) = (0, 0)
   private let sizes: [String: Int]
 
@@ -68,11 +79,16 @@ package struct RunEstimator: Sendable {
 
   /// Seconds that `run` will take: its trace's average, times how its row compares with the average on other traces.
   package func seconds(_ run: PlannedRun) -> Double {
-    average(run.trace) * (byRow[run.row]?.value ?? 1)
+    if run.kernel != "real" { return simulated.value }
+    return average(run.trace) * (byRow[run.row]?.value ?? 1)
   }
 
   /// Learns from a run that took `seconds`.
   package mutating func record(_ run: PlannedRun, seconds: Double) {
+    if run.kernel != "real" {
+      simulated.add(seconds)
+      return
+    }
     byRow[run.row, default: Mean()].add(seconds / max(average(run.trace), 0.01))
     byTrace[run.trace, default: Mean()].add(seconds)
     known.actual += seconds

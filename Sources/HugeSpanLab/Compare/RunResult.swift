@@ -77,6 +77,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var heapMetadataBytes = 0
   /// Of a simulated kernel, the bytes of its own tables.
   package var kernelTableBytes: Int?
+  /// And the faults of it that brought a hugepage.
+  package var hugeFaults: Int?
   /// What is odd about the trace, if anything is.
   package var traceNote: String?
   /// Why the charge is not known, if it is not.
@@ -156,6 +158,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(recordedPeakResidentBytes, forKey: .recordedPeakResidentBytes)
     try box.encode(heapMetadataBytes, forKey: .heapMetadataBytes)
     try box.encodeIfPresent(kernelTableBytes, forKey: .kernelTableBytes)
+    try box.encodeIfPresent(hugeFaults, forKey: .hugeFaults)
     try box.encode(traceNote, forKey: .traceNote)
     try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
     try box.encode(decisions, forKey: .decisions)
@@ -170,6 +173,8 @@ package struct Comparison: Codable, Sendable {
   package var machine: Machine
   package var costModel: [String: Double]?
   package var runs: [RunResult]
+  /// How far the simulated kernel is from the real one, if both were asked.
+  package var fidelity: Fidelity?
   /// Runs that were in the grid and did not take place, with the reason.
   package var leftOut: [LeftOut]
 
@@ -177,6 +182,7 @@ package struct Comparison: Codable, Sendable {
     self.machine = machine
     self.costModel = costModel
     self.runs = runs
+    fidelity = Fidelity(of: runs)
     self.leftOut = leftOut
   }
 
@@ -186,6 +192,7 @@ package struct Comparison: Codable, Sendable {
     try box.encode(machine, forKey: .machine)
     try box.encode(costModel, forKey: .costModel)
     try box.encode(runs, forKey: .runs)
+    try box.encodeIfPresent(fidelity, forKey: .fidelity)
     try box.encode(leftOut, forKey: .leftOut)
   }
 }

@@ -318,6 +318,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
       result.longestStallSeconds = Double(heap.longestReleaseNanoseconds) / 1e9
       result.faults = totals.faults
       result.kernelTableBytes = simulated.tableBytes
+      result.hugeFaults = totals.hugeFaults
       return
     }
     let released = min(Double(heap.releaseNanoseconds) / 1e9, Double(tickCPU) / 1e9)
@@ -334,7 +335,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     return [
       "allocations": heap.allocations, "frees": heap.frees, "usedPages": heap.usedPages, "blocks": heap.blocks,
       "absentBlocks": heap.absentBlocks, "freeResidentPages": heap.freeResidentPages,
-      "pagesReleased": heap.pagesReleased, "pagesRefaulted": heap.pagesRefaulted,
+      "pagesReleased": heap.pagesReleased, "pagesReleasedInParts": heap.pagesReleasedInParts, "pagesRefaulted": heap.pagesRefaulted,
       "pagesRefaultedWhole": heap.pagesRefaultedWhole, "lazyPagesReused": heap.lazyPagesReused, "splits": heap.splits,
       "cures": heap.cures, "releaseRanges": heap.releaseRanges, "ticks": heap.ticks,
       "metadataBytes": heap.metadataBytes, "peakUsedPages": frontEnd.meter.peakUsedPages,

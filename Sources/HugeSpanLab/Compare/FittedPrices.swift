@@ -1,0 +1,76 @@
+// Prices of the kernel's operations, fitted to what runs on the real kernel took.
+//
+// The simulated kernel counts what a run does; the real one took so long for the same. Two small least-squares problems, one for calls and
+// one for faults, with prices that may not be negative: what two operations always do together cannot be told apart, and then
+// one of them bears the price of both. Each run counts by its relative error, so that short runs count as well.
+
+import HugeSpanCore
+
+enum FittedPrices {
+  private struct Operation: Sendable {
+    var name: String
+    var count: @Sendable (RunResult) -> Double
+  }
+
+  private static let calls: [Operation] = [
+    Operation(name: "whole block released") {
+      Double($0.releasedPages - ($0.decisions["pagesReleasedInParts"] ?? 0)) / 512
+    },
+    Operation(name: "page released") { Double($0.decisions["pagesReleasedInParts"] ?? 0) },
+    Operation(name: "range released") { Double($0.decisions["releaseRanges"] ?? 0) },
+    Operation(name: "split") { Double($0.splits + ($0.decisions["cures"] ?? 0)) },
+    Operation(name: "rebuild") { Double($0.collapses) },
+  ]
+
+  private static let faults: [Operation] = [
+    Operation(name: "huge fault") { Double($0.hugeFaults ?? 0) },
+    Operation(name: "base fault") { Double(($0.faults ?? 0) - ($0.hugeFaults ?? 0)) },
+  ]
+
+  /// Microseconds by operation.
+  static func fit(_ pairs: [(real: RunResult, simulated: RunResult)]) -> [String: Double] {
+    var prices: [String: Double] = [:]
+    for (operations, measured) in [(calls, \RunResult.releaseCPUSeconds), (faults, \RunResult.faultCPUSeconds)] {
+      var rows: [[Double]] = []
+      var goals: [Double] = []
+      for pair in pairs {
+        guard let seconds = pair.real[keyPath: measured] else { continue }
+        let weight = 1 / max(seconds, 0.005)
+        rows.append(operations.map { $0.count(pair.simulated) / 1e6 * weight })
+        goals.append(seconds * weight)
+      }
+      for (operation, price) in zip(operations, nonNegativeLeastSquares(rows, goals)) { prices[operation.name] = price }
+    }
+    return prices
+  }
+
+  /// What a run's calls and faults take at these prices.
+  static func seconds(_ run: RunResult, _ prices: [String: Double]) -> Double? {
+    // Of a real run the clock has the word.
+    if run.kernel == "real" {
+      guard let release = run.releaseCPUSeconds, let fault = run.faultCPUSeconds else { return nil }
+      return release + fault
+    }
+    return (calls + faults).reduce(0) { $0 + $1.count(run) * (prices[$1.name] ?? 0) / 1e6 }
+  }
+
+  /// The x ≥ 0 that makes |rows · x − goals| least, by descent along one coordinate at a time: convex, so it gets there.
+  static func nonNegativeLeastSquares(_ rows: [[Double]], _ goals: [Double]) -> [Double] {
+    guard let width = rows.first?.count else { return [] }
+    var solution = [Double](repeating: 0, count: width)
+    var residual = goals
+    let squares = (0..<width).map { column in rows.reduce(0) { $0 + $1[column] * $1[column] } }
+    for _ in 0..<2000 {
+      for column in 0..<width where squares[column] > 0 {
+        var slope = 0.0
+        for (row, rest) in zip(rows, residual) { slope += row[column] * rest }
+        let next = max(0, solution[column] + slope / squares[column])
+        let step = next - solution[column]
+        if step == 0 { continue }
+        for index in rows.indices { residual[index] -= step * rows[index][column] }
+        solution[column] = next
+      }
+    }
+    return solution
+  }
+}
