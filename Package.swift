@@ -34,7 +34,7 @@ let package = Package(
 
     // The C library: the same core and its C interface without a runtime, and once more as ordinary Swift for tests.
     .target(name: "CHugeSpan"),
-    .target(name: "HugeSpanABI", dependencies: ["CHugeSpan", "HugeSpanCore"]),
+    .target(name: "HugeSpanABI", dependencies: ["CHugeSpan", "CHugeSpanShims", "HugeSpanCore"]),
     .target(
       name: "HugeSpanEmbedded", dependencies: ["CHugeSpan", "CHugeSpanShims"], exclude: ["hugespan.map"],
       swiftSettings: embedded,

@@ -5,6 +5,7 @@
 // silently not what was asked for is found only after the measurement.
 
 import CHugeSpan
+import CHugeSpanShims
 
 #if !hasFeature(Embedded)
   import HugeSpanCore
@@ -112,9 +113,13 @@ public func hs_options_parse(
   let isComplete =
     options.pointee.size >= MemoryLayout<hs_options>.size
     && process?.pointee.size ?? .max >= MemoryLayout<hs_process_options>.size
+  reader.error = error
   let mistake = isComplete ? reader.read() : OptionsMistake(word: Word(start: bytes, count: 0), kind: .structure)
   if let mistake {
-    if let error { describe(mistake, offset: bytes.distance(to: mistake.word.baseAddress!), process != nil, error) }
+    if case .inFile = mistake.kind {
+      error?.pointee.offset = bytes.distance(to: mistake.word.baseAddress!)
+      error?.pointee.length = mistake.word.count
+    } else if let error { describe(mistake, offset: bytes.distance(to: mistake.word.baseAddress!), process != nil, error) }
     return HS_INVALID
   }
   options.pointee = reader.options
@@ -129,6 +134,9 @@ private struct OptionsMistake {
     case noPair
     case unknownKey
     case badValue(OptionKey)
+    case unreadableFile
+    /// Described already: the words of a file are gone with it.
+    case inFile
   }
   var word: Word
   var kind: Kind
@@ -139,6 +147,7 @@ private struct OptionsReader {
   let text: Word
   var options: hs_options
   var process: hs_process_options?
+  var error: UnsafeMutablePointer<hs_options_error>?
   private var hasRate = false
   private var hasPolicy = false
 
@@ -164,7 +173,93 @@ private struct OptionsReader {
     return nil
   }
 
+  /// Reads the settings in the file whose name is behind the `@` of `word`: a setting a line, or several with commas; what is
+  /// behind a `#` is for people. A file names no other file and no statistics: a path would be gone with it.
+  private mutating func readFile(_ word: Word) -> OptionsMistake? {
+    var path = InlineArray<4096, UInt8>(repeating: 0)
+    var bytes = InlineArray<8192, UInt8>(repeating: 0)
+    let unreadable = OptionsMistake(word: word, kind: .unreadableFile)
+    if word.count < 2 || word.count > 4096 { return unreadable }
+    for index in 1..<word.count { path[index - 1] = word[index] }
+    let file = withUnsafePointer(to: &path) {
+      hs_shim_open_read(UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+    }
+    if file < 0 { return unreadable }
+    var length = 0
+    while length < 8192 {
+      let count = withUnsafeMutablePointer(to: &bytes) {
+        hs_shim_read(file, UnsafeMutableRawPointer($0) + length, 8192 - length)
+      }
+      if count <= 0 { break }
+      length += count
+    }
+    hs_shim_close(file)
+    // One that fills the buffer may go on.
+    if length == 8192 { return unreadable }
+    var isWrong = false
+    withUnsafePointer(to: &bytes) { pointer in
+      let text = Word(start: UnsafeRawPointer(pointer).assumingMemoryBound(to: UInt8.self), count: length)
+      isWrong = !readLines(text, of: word)
+    }
+    return isWrong ? OptionsMistake(word: word, kind: .inFile) : nil
+  }
+
+  /// False if a line is wrong, which is described then.
+  private mutating func readLines(_ text: Word, of file: Word) -> Bool {
+    func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 || byte == 0x0D }
+    var line = 1
+    var start = 0
+    var isComment = false
+    for index in 0...text.count {
+      let byte = index < text.count ? text[index] : UInt8(ascii: "\n")
+      if byte == UInt8(ascii: "#") && !isComment {
+        // A setting before it on the line ends here.
+        if let mistake = readTrimmed(text, start, index, isSpace) { return describe(mistake, line, file) }
+        isComment = true
+      }
+      if byte != UInt8(ascii: "\n") && (byte != UInt8(ascii: ",") || isComment) { continue }
+      if !isComment, let mistake = readTrimmed(text, start, index, isSpace) { return describe(mistake, line, file) }
+      start = index + 1
+      if byte == UInt8(ascii: "\n") {
+        line += 1
+        isComment = false
+      }
+    }
+    return true
+  }
+
+  private mutating func readTrimmed(
+    _ text: Word, _ start: Int, _ end: Int, _ isSpace: (UInt8) -> Bool
+  ) -> OptionsMistake? {
+    var (first, last) = (start, end)
+    while first < last && isSpace(text[first]) { first += 1 }
+    while last > first && isSpace(text[last - 1]) { last -= 1 }
+    if first == last { return nil }
+    let pair = Word(rebasing: text[first..<last])
+    if pair[0] == UInt8(ascii: "@") { return OptionsMistake(word: pair, kind: .noPair) }
+    let path = process?.statistics_path
+    let mistake = readPair(pair)
+    if mistake == nil && process?.statistics_path != path {
+      process?.statistics_path = path
+      return OptionsMistake(word: pair, kind: .noPair)
+    }
+    return mistake
+  }
+
+  private func describe(_ mistake: OptionsMistake, _ line: Int, _ file: Word) -> Bool {
+    guard let error else { return false }
+    var message = messageText(error)
+    message.append(quoting: file)
+    message.append(", line ")
+    message.append(decimal: UInt64(line))
+    message.append(": ")
+    explain(mistake, process != nil, &message)
+    message.terminate()
+    return false
+  }
+
   private mutating func readPair(_ pair: Word) -> OptionsMistake? {
+    if !pair.isEmpty && pair[0] == UInt8(ascii: "@") { return readFile(pair) }
     guard let colon = pair.firstIndex(of: UInt8(ascii: ":")), colon > 0 else {
       return OptionsMistake(word: pair, kind: .noPair)
     }
@@ -351,10 +446,19 @@ private func describe(
 ) {
   error.pointee.offset = offset
   error.pointee.length = mistake.word.count
+  var message = messageText(error)
+  explain(mistake, hasProcess, &message)
+  message.terminate()
+}
+
+private func messageText(_ error: UnsafeMutablePointer<hs_options_error>) -> FixedText {
   let capacity = MemoryLayout.size(ofValue: error.pointee.message)
   // Behind the offset and the length; a key path would not be Embedded Swift.
   let start = UnsafeMutableRawPointer(error) + 2 * MemoryLayout<Int>.stride
-  var message = FixedText(start.assumingMemoryBound(to: UInt8.self), capacity: capacity)
+  return FixedText(start.assumingMemoryBound(to: UInt8.self), capacity: capacity)
+}
+
+private func explain(_ mistake: OptionsMistake, _ hasProcess: Bool, _ message: inout FixedText) {
   switch mistake.kind {
   case .structure: message.append("the structures are of another version of hugespan.h")
   case .noPair:
@@ -378,6 +482,9 @@ private func describe(
     message.append(quoting: mistake.word)
     message.append(" is not ")
     message.append(key.expectation)
+  case .unreadableFile:
+    message.append(quoting: mistake.word)
+    message.append(": there is no such file of settings, or it cannot be read, or has 8 KiB and more")
+  case .inFile: break
   }
-  message.terminate()
 }

@@ -7,6 +7,16 @@ import HugeSpanLab
 import OptionTable
 import TraceFormat
 
+/// What memory is worth.
+let memoryPriceOption = Option(
+  "memory-price",
+  .text("PRICE", check: { memoryPrice($0) == nil ? "'\($0)' is not a number of CPU-seconds in 0...1e9" : nil }),
+  help: "What memory is worth, in CPU-seconds per GiB-hour: for costs, and for rent-or-buy unless it has its own",
+  defaultText: "400")
+
+/// The memory price that a command is told.
+func memoryPrice(of invocation: Invocation) -> Double? { invocation.text("memory-price").flatMap(memoryPrice) }
+
 /// Options of a run that `replay` and `compare` share.
 let runOptions: [Option] = [
   Option(
@@ -26,11 +36,7 @@ let runOptions: [Option] = [
     defaultText: "5s"),
   Option(
     "samples", .count(in: 0...1_000_000), help: "Measurements per trace, besides one at each tick", defaultText: "500"),
-  Option(
-    "memory-price",
-    .text("PRICE", check: { memoryPrice($0) == nil ? "'\($0)' is not a number of CPU-seconds in 0...1e9" : nil }),
-    help: "What memory is worth, in CPU-seconds per GiB-hour: for costs, and for rent-or-buy unless it has its own",
-    defaultText: "400"),
+  memoryPriceOption,
   Option(
     "tax-weight",
     .text("WEIGHT", check: { number($0, in: 0...100) == nil ? "'\($0)' is not a number in 0...100" : nil }),

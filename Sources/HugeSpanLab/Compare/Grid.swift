@@ -13,7 +13,15 @@ package struct PlannedRun: Equatable, Sendable {
   /// Place in the order in which rows are shown.
   package var row: Int
   /// On which kernel: `real` or `simulated`.
-  package var kernel = "real"
+  package var kernel: String
+
+  package init(trace: String, policy: String, strategy: String, row: Int, kernel: String = "real") {
+    self.trace = trace
+    self.policy = policy
+    self.strategy = strategy
+    self.row = row
+    self.kernel = kernel
+  }
 
   package var title: String {
     "\(traceName(trace)) \(policy)/\(strategy)" + (kernel == "real" ? "" : " (\(kernel))")

@@ -17,6 +17,8 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
   private let log: ResidencyLog
   private var frontEnd: FrontEnd<K>
   private let simulated: SimulatedKernel?
+  /// Nanoseconds of trace time that are replayed.
+  private let duration: UInt64
   private var samples: SampleCursor
   private var observer: Observer
   /// The bounds by the pages of this front end's spans, and by the bytes of the program's objects.
@@ -52,6 +54,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     let heap = try Self.makeHeap(options, kernel)
     self.options = options
     self.log = log
+    duration = min(program.summary.nanoseconds, options.until ?? .max)
     simulated = kernel as? SimulatedKernel
     frontEnd = FrontEnd(
       heap: heap, program: program, touch: options.touch, logsPlacement: options.reference && options.touch != .none,
@@ -62,7 +65,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     objectBound = LevelBound(prices, changes: program.steps.count)
     observer = Observer(
       group: group, isLazy: options.strategy.isLazy, isUntouched: options.touch == .none,
-      duration: program.summary.nanoseconds, simulated: simulated)
+      duration: duration, simulated: simulated)
   }
 
   private static func makeHeap(
@@ -86,6 +89,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     var index = 0
     while index < count {
       let step = steps[index]
+      if step.time > duration { break }
       if step.time >= due {
         due = catchUp(to: step.time)
         if let simulated, simulated.isOutOfMemory {
@@ -112,18 +116,17 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
       index += 1
     }
     frontEnd.flushFree()
-    _ = catchUp(to: program.summary.nanoseconds)
-    if options.samples > 0 { sample(program.summary.nanoseconds) }
+    _ = catchUp(to: duration)
+    if options.samples > 0 { sample(duration) }
     return try finish(program)
   }
 
   private mutating func begin(_ program: borrowing TraceProgram) {
     if options.touch != .none && K.hasMemory { MemoryWarming.warm(byteCount: program.summary.peakLiveBytes) }
-    let duration = program.summary.nanoseconds
     samplePeriod = options.samples > 0 ? max(duration / UInt64(options.samples), 1) : UInt64.max
     nextSample = options.samples > 0 ? 0 : UInt64.max
     samplePages = options.samples > 0 ? 0 : Int.max
-    nextHalf = duration / 2
+    nextHalf = options.until == nil ? duration / 2 : .max
     if let period = options.residencyEvery { nextResidency = max(period, 1) }
     if options.speed != nil { nextPause = 0 }
     if options.strategy.kind == .deferred && K.hasMemory {
@@ -174,7 +177,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
   }
 
   private mutating func tick(_ now: UInt64) {
-    let cpu = samples.processCPU(at: now)
+    let cpu = processCPU(now)
     let start = hs_shim_thread_cpu_nanoseconds()
     let report = frontEnd.heap.tick(at: now, processCPU: cpu)
     if options.strategy.kind == .deferred, let simulated {
@@ -190,6 +193,11 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     tickCPU += hs_shim_thread_cpu_nanoseconds() - start
     let least: UInt64 = report.isUnfinished ? 10_000_000 : 50_000_000
     nextTick = now + min(max(report.nextTickNanoseconds, least), 1_000_000_000)
+  }
+
+  private mutating func processCPU(_ now: UInt64) -> UInt64 {
+    let recorded = samples.processCPU(at: now)
+    return options.busyScale == 1 ? recorded : UInt64(Double(recorded) * options.busyScale)
   }
 
   private mutating func residencyPass(_ now: UInt64) {
@@ -222,7 +230,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
   /// CPUs that the recorded program kept busy, over half a second at least: its clock has a resolution of its own.
   private mutating func busyCPUs(_ now: UInt64) -> Double {
     if now >= busySince.time + 500_000_000 {
-      let cpu = samples.processCPU(at: now)
+      let cpu = processCPU(now)
       busy = cpu > busySince.cpu ? Double(cpu - busySince.cpu) / Double(now - busySince.time) : 0
       busySince = (now, cpu)
     }
@@ -245,7 +253,6 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     do throws(ResidencyLogFailure) {
       try log.finish()
     } catch { throw .residencyLog(error) }
-    let duration = program.summary.nanoseconds
     let heap = frontEnd.heap.statistics()
     let meter = frontEnd.meter
 

@@ -25,6 +25,10 @@ package struct ReplayOptions: Sendable {
 
   /// The machine to simulate; nil is this one.
   package var simulation: SimulationOptions?
+  /// Stop at this time of the trace; nil is its end.
+  package var until: UInt64?
+  /// The program is taken to have been so many times as busy as it was.
+  package var busyScale = 1.0
   /// Measure the CPU time of the heap's work.
   package var isTimed = true
 
