@@ -154,6 +154,7 @@ let replayCommand = Command(
     Option("residency-log", .file(), help: "Write down what the kernel said of residency"),
     Option("residency-from", .file(), help: "Give the heap these answers again, so that it decides as in that run"),
     Option("json", .file(), help: "Write the result as JSON; '-' for standard output in place of the table"),
+    Option("slices", .count(in: 2...64), help: "Internal: note what it came to at the end of so many parts", isHidden: true),
     Option("cgroup", .file("DIR"), help: "Internal: the memory group to run in", isHidden: true),
     Option("no-cgroup", .text("REASON"), help: "Internal: run in no group of its own", isHidden: true),
   ],
@@ -167,6 +168,7 @@ let replayCommand = Command(
   ],
   run: { invocation in
     var options = try replayOptions(invocation)
+    if let slices = invocation.count("slices") { options.slices = slices }
     if let text = invocation.text("policy") { options.policy = try policy(text, invocation) }
     if let text = invocation.text("strategy") { options.strategy = try StrategyChoice(notation: text) }
     switch (invocation.text("residency-log"), invocation.text("residency-from")) {

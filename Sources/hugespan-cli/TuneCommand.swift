@@ -11,8 +11,9 @@ let tuneCommand = Command(
   "tune",
   abstract: "Find the configuration that serves a program best",
   discussion: """
-    Searches policies, strategies and their parameters on a simulated kernel, by successive halving on all processors, on the first half of \
-    each trace; the best run on the second half, which nothing was tuned on, and on the real kernel. Prints which \
+    Searches policies, strategies and their parameters on a simulated kernel, by successive halving on all processors. \
+    Each trace is cut into eight slices: four are tuned on, the four between them are what the report judges by, and the best run on \
+    the real kernel as well. Prints which \
     configurations no other beats in memory, coverage and CPU time at once, recommends one in words that say why and what it gives \
     up, and how far it would be from the best if load, busy share or memory price were 30 % off. Of several traces each counts the same.
 
@@ -146,19 +147,18 @@ private func finish(
   _ invocation: Invocation, _ tuner: Tuner, _ request: TuningRequest, _ names: [(name: String, path: String)],
   seconds: () -> Double
 ) throws -> TuningResult {
-  func configuration(_ standing: Standing) throws -> TunedConfiguration {
-    let whole = Interrupts.noted == nil ? try tuner.wholeRuns(standing.candidate) : []
-    return TunedConfiguration(
-      standing.candidate, tuned: standing.runs.compactMap { TunedFigures($0) },
-      heldOut: zip(whole, standing.runs).compactMap { TunedFigures($0, without: $1) })
+  func configuration(_ standing: Standing) -> TunedConfiguration {
+    TunedConfiguration(
+      standing.candidate, tuned: standing.runs.compactMap { TunedFigures($0, slices: Tuner.tuned) },
+      heldOut: standing.runs.compactMap { TunedFigures($0, slices: Tuner.heldOut) })
   }
   let usual = tuner.field.first { $0.candidate == tuner.standard }!
   var best = tuner.field[0]
   // Less than a trace can tell from chance is no reason to leave the default.
   if request.goal == .cost && usual.score.isFinite && best.score > usual.score * (1 - TuningResult.leastGain) { best = usual }
-  var recommended = try configuration(best)
-  var standard = best.candidate == usual.candidate ? recommended : try configuration(usual)
-  let front = try tuner.front.prefix(12).map(configuration)
+  var recommended = configuration(best)
+  var standard = best.candidate == usual.candidate ? recommended : configuration(usual)
+  let front = tuner.front.prefix(12).map(configuration)
   let rivals = Array(Set(tuner.field.prefix(8).map(\.candidate) + [tuner.standard]))
   let sensitivity =
     Interrupts.noted == nil ? try tuner.sensitivity(of: best.candidate, rivals: rivals) : []
@@ -176,7 +176,7 @@ private func finish(
     standard: standard, front: front, sensitivity: sensitivity, settings: settings)
 }
 
-/// The cost of the second half of each trace, on the real kernel, each run in a process and a group of its own.
+/// The cost of the held-out slices of each trace, on the real kernel, each run in a process and a group of its own.
 private func realCosts(
   _ invocation: Invocation, _ names: [(name: String, path: String)], _ candidates: [Candidate]
 ) -> [Candidate: [String: Double]] {
@@ -189,14 +189,14 @@ private func realCosts(
   var common: [String] = ["memory-price", "cost-model"].flatMap { name in
     invocation.texts(name).map { "--\(name)=\($0)" }
   }
-  common.append("--samples=200")
+  common += ["--samples=200", "--slices=\(Tuner.slices)"]
   let plan = ComparisonPlan(
     executable: "/proc/self/exe", commonArguments: common, runs: runs, jobs: 1, budget: nil)
   let outcome = ComparisonRunner(plan, progress: ProgressLine()).run()
   var costs: [Candidate: [String: Double]] = [:]
   for result in outcome.results {
-    guard let cost = result.cost, let first = result.firstHalfCost else { continue }
-    costs[Candidate(policy: result.policy, strategy: result.strategy), default: [:]][result.trace] = cost - first
+    guard let figures = TunedFigures(result, slices: Tuner.heldOut) else { continue }
+    costs[Candidate(policy: result.policy, strategy: result.strategy), default: [:]][result.trace] = figures.cost
   }
   return costs.filter { $0.value.count == names.count }
 }

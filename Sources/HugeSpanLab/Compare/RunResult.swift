@@ -55,6 +55,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   /// The part of the cost that falls into the first half of the trace; the rest into the second. Who tunes on the one may be judged on
   /// the other.
   package var firstHalfCost: Double?
+  /// What it had come to at the end of each slice, if it was asked for more than two.
+  package var slices: [SliceMark]?
   /// What nothing under this front end could go below, in CPU-seconds; and nothing at all.
   package var bound: Double?
   package var objectBound: Double?
@@ -141,6 +143,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(modelledCPUSeconds, forKey: .modelledCPUSeconds)
     try box.encode(taxCPUSeconds, forKey: .taxCPUSeconds)
     try box.encode(cost, forKey: .cost)
+    try box.encodeIfPresent(slices, forKey: .slices)
     try box.encode(firstHalfCost, forKey: .firstHalfCost)
     try box.encode(excessCost, forKey: .excessCost)
     try box.encode(bound, forKey: .bound)
@@ -162,6 +165,25 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(traceNote, forKey: .traceNote)
     try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
     try box.encode(decisions, forKey: .decisions)
+  }
+}
+
+/// Sums from the start of a run to the end of a slice of it.
+package struct SliceMark: Codable, Equatable, Sendable {
+  package var seconds: Double
+  package var cost: Double?
+  package var bound: Double
+  package var work: Double
+  package var tax: Double?
+  package var chargedByteSeconds: Double?
+  package var usedByteSeconds = 0.0
+  /// Of the used bytes those on hugepages.
+  package var coveredByteSeconds = 0.0
+
+  package init(seconds: Double, work: Double, bound: Double) {
+    self.seconds = seconds
+    self.work = work
+    self.bound = bound
   }
 }
 

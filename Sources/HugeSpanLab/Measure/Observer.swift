@@ -145,6 +145,14 @@ struct Observer: ~Copyable {
     (charged.extent(until: end)?.mean, lazy.extent(until: end)?.mean)
   }
 
+  /// What was held until `end`, in byte-seconds.
+  func add(to mark: inout SliceMark, until end: UInt64) {
+    func sum(_ series: Series) -> Double { (series.extent(until: end)?.mean ?? 0) * Double(end) / 1e9 }
+    mark.chargedByteSeconds = charged.extent(until: end).map { $0.mean * Double(end) / 1e9 }
+    mark.usedByteSeconds = sum(usedByKernel) * 4096
+    mark.coveredByteSeconds = sum(usedOnHuge) * 4096
+  }
+
   /// Writes what was sampled into `result`.
   func report(until end: UInt64, into result: inout RunResult) {
     result.samples = sampleCount

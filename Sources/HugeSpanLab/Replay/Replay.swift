@@ -32,9 +32,10 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
   private var nextSample: UInt64 = 0
   private var nextResidency = UInt64.max
   private var nextPause = UInt64.max
-  /// When the first half of the trace is over, and what it cost.
-  private var nextHalf = UInt64.max
-  private var firstHalfCost: Double?
+  /// When the next slice of the trace is over, and what it had come to at the end of each.
+  private var nextMark = UInt64.max
+  private var marks: [SliceMark] = []
+  private let slice: UInt64
   private var samplePeriod: UInt64 = 1
   private var tickCPU: UInt64 = 0
   private var startedAt: UInt64 = 0
@@ -56,6 +57,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     self.log = log
     duration = min(program.summary.nanoseconds, options.until ?? .max)
     simulated = kernel as? SimulatedKernel
+    slice = max(program.summary.nanoseconds / UInt64(max(options.slices, 1)), 1)
     frontEnd = FrontEnd(
       heap: heap, program: program, touch: options.touch, logsPlacement: options.reference && options.touch != .none,
       isTimed: options.isTimed)
@@ -85,7 +87,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     let steps = program.steps.base
     let count = program.steps.count
     let isSpanLevel = program.header.level == .span
-    var due = min(nextTick, nextSample, nextResidency, nextPause, nextHalf)
+    var due = min(nextTick, nextSample, nextResidency, nextPause, nextMark)
     var index = 0
     while index < count {
       let step = steps[index]
@@ -126,7 +128,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     samplePeriod = options.samples > 0 ? max(duration / UInt64(options.samples), 1) : UInt64.max
     nextSample = options.samples > 0 ? 0 : UInt64.max
     samplePages = options.samples > 0 ? 0 : Int.max
-    nextHalf = options.until == nil ? duration / 2 : .max
+    nextMark = slice
     if let period = options.residencyEvery { nextResidency = max(period, 1) }
     if options.speed != nil { nextPause = 0 }
     if options.strategy.kind == .deferred && K.hasMemory {
@@ -143,10 +145,10 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
   @inline(never)
   private mutating func catchUp(to time: UInt64) -> UInt64 {
     while true {
-      let now = min(nextTick, nextSample, nextResidency, nextPause, nextHalf)
+      let now = min(nextTick, nextSample, nextResidency, nextPause, nextMark)
       if now > time { return now }
       simulated?.advance(to: now)
-      if now == nextHalf { endHalf(now) }
+      if now == nextMark { endSlice(now) }
       if now == nextPause { pause(now) }
       if now == nextResidency { residencyPass(now) }
       if now == nextTick {
@@ -160,11 +162,23 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     }
   }
 
-  private mutating func endHalf(_ now: UInt64) {
+  private mutating func endSlice(_ now: UInt64) {
     clock.stop()
-    firstHalfCost = cost(frontEnd.heap.statistics(), until: now).total
-    nextHalf = UInt64.max
+    mark(now)
+    // What the division leaves over belongs to the last slice, which ends with the run.
+    nextMark = marks.count < options.slices - 1 ? now + slice : .max
     clock.start()
+  }
+
+  private mutating func mark(_ now: UInt64) {
+    if options.touch == .none { return }
+    let cost = cost(frontEnd.heap.statistics(), until: now)
+    let seconds = Double(now) / 1e9
+    var mark = SliceMark(seconds: seconds, work: cost.work, bound: spanBound.parts(until: now).total)
+    mark.cost = cost.total
+    mark.tax = cost.tax
+    observer.add(to: &mark, until: now)
+    marks.append(mark)
   }
 
   /// What the run has cost until `time`, which is now.
@@ -294,7 +308,13 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     result.decisions = decisions(heap)
     if options.touch != .none {
       let cost = cost(heap, until: duration)
-      result.firstHalfCost = firstHalfCost
+      if options.slices % 2 == 0 && marks.count >= options.slices / 2 {
+        result.firstHalfCost = marks[options.slices / 2 - 1].cost
+      }
+      if options.slices != 2 {
+        if nextMark == .max { mark(duration) }
+        result.slices = marks
+      }
       result.modelledCPUSeconds = cost.work
       result.taxCPUSeconds = cost.tax
       result.cost = cost.total

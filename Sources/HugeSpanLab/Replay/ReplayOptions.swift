@@ -27,6 +27,8 @@ package struct ReplayOptions: Sendable {
   package var simulation: SimulationOptions?
   /// Stop at this time of the trace; nil is its end.
   package var until: UInt64?
+  /// Equal parts of the trace at whose ends is noted what it has cost so far.
+  package var slices = 2
   /// The program is taken to have been so many times as busy as it was.
   package var busyScale = 1.0
   /// Measure the CPU time of the heap's work.

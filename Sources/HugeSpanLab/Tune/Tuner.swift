@@ -1,9 +1,14 @@
 // The search for a configuration: successive halving on the simulated kernel, then a look at what nobody was tuned on.
 //
-// Candidates are drawn, run on the beginning of the tuning part, the better third runs on more of it, and what is left runs on all of it;
-// the best of those are varied for further rounds. So most of the time goes into the few that deserve it. The part that they are judged on
-// at the end, the other half of each trace, none of them has seen. A run is a replay on a simulated kernel of its own; as many
-// run at once as there are processors. The same seed and the same number of rounds give the same answer; the budget cuts rounds short.
+// Candidates are drawn, run on the beginning of each trace, the better third runs on more of it, and what is left runs on all of it;
+// the best of those are varied for further rounds. So most of the time goes into the few that deserve it. A run is a replay on a
+// simulated kernel of its own; as many run at once as there are processors. The same seed and the same number of rounds give the
+// same answer; the budget cuts rounds short.
+//
+// A trace is cut into eight slices. Candidates are chosen by what the even ones cost (the first, the third, ...), and what is reported
+// besides is the odd ones, which had no say. Halves were tried and refused: programs live in phases, and what is best for the
+// first half may be the worst for what comes after (sqlite: 4 % better on the one, 17 % worse on the other). A slice is longer than
+// the waits that are chosen between; what a release in one slice earns in the next is lost to both sides alike.
 //
 // Of several traces each counts the same: what counts is the cost by the default's on that trace.
 
@@ -85,28 +90,31 @@ package final class TuningTraces: @unchecked Sendable {
 
   package func summary(_ index: Int) -> ProgramTotals { programs[index].summary }
 
-  /// Replays trace `index` up to `share` of it.
+  /// Replays the first `slices` slices of trace `index`.
   package func run(
-    _ index: Int, _ candidate: Candidate, _ base: ReplayOptions, share: Double
+    _ index: Int, _ candidate: Candidate, _ base: ReplayOptions, slices: Int
   ) throws -> RunResult {
     var options = base
     guard case .rentOrBuy(var priced) = try PolicyChoice(notation: candidate.policy) else {
       options.policy = try PolicyChoice(notation: candidate.policy)
-      return try finish(index, candidate, &options, share)
+      return try finish(index, candidate, &options, slices)
     }
     priced.costs = base.costs
     options.policy = .rentOrBuy(priced)
-    return try finish(index, candidate, &options, share)
+    return try finish(index, candidate, &options, slices)
   }
 
   private func finish(
-    _ index: Int, _ candidate: Candidate, _ options: inout ReplayOptions, _ share: Double
+    _ index: Int, _ candidate: Candidate, _ options: inout ReplayOptions, _ slices: Int
   ) throws -> RunResult {
     options.strategy = try StrategyChoice(notation: candidate.strategy)
     if options.simulation == nil { options.simulation = SimulationOptions() }
     options.isTimed = false
     options.reference = false
-    if share < 1 { options.until = UInt64(Double(programs[index].summary.nanoseconds) * share) }
+    options.slices = Tuner.slices
+    if slices < Tuner.slices {
+      options.until = programs[index].summary.nanoseconds / UInt64(Tuner.slices) * UInt64(slices)
+    }
     var result = try replay(programs[index], options: options, group: nil)
     result.trace = names[index]
     return result
@@ -117,13 +125,15 @@ package final class TuningTraces: @unchecked Sendable {
 package final class Tuner {
   package let request: TuningRequest
   package let traces: TuningTraces
-  /// The part of each trace that is tuned on.
-  package static let tunedShare = 0.5
-  /// Stretches that candidates have to survive, as shares of the trace.
-  private static let stretches = [0.125, 0.25, tunedShare]
+  /// Parts of each trace, and those of them that are tuned on and held out.
+  package static let slices = 8
+  package static let tuned = [0, 2, 4, 6]
+  package static let heldOut = [1, 3, 5, 7]
+  /// Slices that candidates have to survive.
+  private static let stretches = [1, 3, 8]
 
   private var space: CandidateSpace
-  private var defaults: [Double: [RunResult]] = [:]
+  private var defaults: [Int: [RunResult]] = [:]
   /// Everybody who ran all of the tuning part, the best first.
   package private(set) var field: [Standing] = []
   package private(set) var evaluations = 0
@@ -155,8 +165,8 @@ package final class Tuner {
 
   /// Searches until the rounds, the budget or the user's patience are at their end.
   package func search() throws {
-    for share in Self.stretches { defaults[share] = try results(standard, share, request.options) }
-    try noteFinished(Standing(candidate: standard, runs: defaults[Self.tunedShare]!))
+    for length in Self.stretches { defaults[length] = try results(standard, length, request.options) }
+    noteFinished(Standing(candidate: standard, runs: defaults[Self.slices]!))
     var seen: Set<Candidate> = [standard]
     for round in 0..<request.rounds where !isOver {
       var candidates: [Candidate] = []
@@ -177,34 +187,34 @@ package final class Tuner {
   /// Runs `candidates` on longer and longer stretches, and on each only the better third of those before.
   private func halve(_ candidates: [Candidate], _ round: Int) throws {
     var left = candidates
-    for share in Self.stretches {
-      let standings = try evaluate(left, share, round)
-      if share == Self.tunedShare {
-        for standing in standings { try noteFinished(standing) }
+    for length in Self.stretches {
+      let standings = evaluate(left, length, round)
+      if length == Self.slices {
+        for standing in standings { noteFinished(standing) }
         return
       }
       let kept = standings.sorted { $0.score < $1.score }.prefix(max(left.count / 3, 4))
       left = kept.map(\.candidate)
-      if isOver && share != Self.stretches[Self.stretches.count - 2] { return }
+      if isOver { return }
     }
   }
 
-  private func noteFinished(_ standing: Standing) throws {
+  private func noteFinished(_ standing: Standing) {
     var standing = standing
-    standing.score = score(standing.runs, against: defaults[Self.tunedShare]!)
+    standing.score = Self.score(standing.runs, against: defaults[Self.slices]!, Self.slices, request)
     field.append(standing)
     field.sort { $0.score < $1.score }
   }
 
-  /// All of `candidates` on the first `share` of all traces.
-  private func evaluate(_ candidates: [Candidate], _ share: Double, _ round: Int) throws -> [Standing] {
+  /// All of `candidates` on the first `length` slices of all traces.
+  private func evaluate(_ candidates: [Candidate], _ length: Int, _ round: Int) -> [Standing] {
     let found = Mutex<[Int: Standing]>([:])
     let (traces, options, goal) = (traces, request.options, request)
-    let reference = defaults[share]!
+    let reference = defaults[length]!
     let done = Atomic<Int>(0)
     let (total, number, limit) = (candidates.count, evaluations, self)
     progress.show(
-      "round \(round + 1) of \(request.rounds), \(fixed(share * 100, 0)) % of the trace: \(total) candidates; "
+      "round \(round + 1) of \(request.rounds), \(length) of \(Self.slices) slices: \(total) candidates; "
         + "\(number) runs so far, \(fixed(elapsed, 0)) s of \(fixed(request.seconds, 0)) s")
     nonisolated(unsafe) let tuner = limit
     let batches = max(1, request.jobs)
@@ -213,10 +223,10 @@ package final class Tuner {
       while index < candidates.count {
         if Interrupts.noted != nil || (tuner.isLate && index >= batches) { return }
         let candidate = candidates[index]
-        let runs = (0..<traces.count).map { try? traces.run($0, candidate, options, share: share) }
+        let runs = (0..<traces.count).map { try? traces.run($0, candidate, options, slices: length) }
         if runs.allSatisfy({ $0 != nil }) {
           var standing = Standing(candidate: candidate, runs: runs.map { $0! })
-          standing.score = Tuner.score(standing.runs, against: reference, goal)
+          standing.score = Tuner.score(standing.runs, against: reference, length, goal)
           found.withLock { $0[index] = standing }
         }
         done.add(1, ordering: .relaxed)
@@ -233,30 +243,28 @@ package final class Tuner {
     return Double(parts.seconds) > request.seconds
   }
 
-  private func results(_ candidate: Candidate, _ share: Double, _ options: ReplayOptions) throws -> [RunResult] {
-    try (0..<traces.count).map { try traces.run($0, candidate, options, share: share) }
-  }
-
-  private func score(_ runs: [RunResult], against defaults: [RunResult]) -> Double {
-    Self.score(runs, against: defaults, request)
+  private func results(_ candidate: Candidate, _ length: Int, _ options: ReplayOptions) throws -> [RunResult] {
+    try (0..<traces.count).map { try traces.run($0, candidate, options, slices: length) }
   }
 
   /// What a candidate is worth: 1 is the default's.
-  private static func score(_ runs: [RunResult], against defaults: [RunResult], _ request: TuningRequest) -> Double {
+  private static func score(
+    _ runs: [RunResult], against defaults: [RunResult], _ length: Int, _ request: TuningRequest
+  ) -> Double {
+    let slices = tuned.filter { $0 < length }
     var sum = 0.0
     for (run, standard) in zip(runs, defaults) {
-      guard let cost = run.cost, let usual = standard.cost, let charged = run.chargedBytes,
-        let held = standard.chargedBytes
+      guard let own = TunedFigures(run, slices: slices), let usual = TunedFigures(standard, slices: slices)
       else { return .infinity }
-      if let limit = request.limitBytes, charged.peak > Double(limit) { return .infinity }
-      let costs = cost / max(usual, 1e-9)
+      if let limit = request.limitBytes, run.chargedBytes?.peak ?? .infinity > Double(limit) { return .infinity }
+      let costs = own.cost / max(usual.cost, 1e-9)
       switch request.goal {
       case .cost: sum += costs
       case .coverage:
         // Without a limit it may hold a quarter more than the default.
-        if request.limitBytes == nil && charged.mean > held.mean * 1.25 { return .infinity }
-        sum += 1 - (run.coverage ?? 0) + 0.02 * costs
-      case .memory: sum += charged.mean / max(held.mean, 1) + 0.02 * costs
+        if request.limitBytes == nil && own.chargedBytes > usual.chargedBytes * 1.25 { return .infinity }
+        sum += 1 - own.coverage + 0.02 * costs
+      case .memory: sum += own.chargedBytes / max(usual.chargedBytes, 1) + 0.02 * costs
       }
     }
     return sum / Double(max(runs.count, 1))
@@ -264,16 +272,14 @@ package final class Tuner {
 
   // MARK: After the search
 
-  /// Whole traces, for the part that nobody was tuned on.
-  package func wholeRuns(_ candidate: Candidate) throws -> [RunResult] { try results(candidate, 1, request.options) }
-
   /// Those of the field that no other beats in memory, coverage and CPU time at once, by memory.
   package var front: [Standing] {
     func figures(_ standing: Standing) -> [Double] {
-      let runs = standing.runs
-      let memory = runs.reduce(0) { $0 + ($1.chargedBytes?.mean ?? .infinity) }
-      let coverage = runs.reduce(0) { $0 + ($1.coverage ?? 0) }
-      return [memory, -coverage, runs.reduce(0) { $0 + ($1.modelledCPUSeconds ?? .infinity) }]
+      let parts = standing.runs.compactMap { TunedFigures($0, slices: Self.tuned) }
+      return [
+        parts.reduce(0) { $0 + $1.chargedBytes }, -parts.reduce(0) { $0 + $1.coverage },
+        parts.reduce(0) { $0 + $1.modelledCPUSeconds },
+      ]
     }
     let all = field.filter { $0.score.isFinite }.map { ($0, figures($0)) }
     var front: [(Standing, [Double])] = []
@@ -301,7 +307,7 @@ package final class Tuner {
         }
         func total(_ candidate: Candidate) throws -> Double {
           try (0..<programs.count).reduce(0) {
-            $0 + (try programs.run($1, candidate, options, share: Self.tunedShare).cost ?? .infinity)
+            $0 + (try programs.run($1, candidate, options, slices: Self.slices).cost ?? .infinity)
           }
         }
         let own = try total(candidate)

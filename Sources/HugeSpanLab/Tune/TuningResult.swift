@@ -16,35 +16,31 @@ package struct TunedFigures: Codable, Equatable, Sendable {
   package var modelledCPUSeconds: Double
   package var taxCPUSeconds: Double
 
-  /// Of a run up to the end of a part.
-  package init?(_ run: RunResult) {
-    guard let cost = run.cost, let charged = run.chargedBytes, let coverage = run.coverage,
-      let work = run.modelledCPUSeconds
-    else { return nil }
+  /// Of the slices of `run` with numbers `numbers`; nil if the run did not get so far, or has figures missing.
+  package init?(_ run: RunResult, slices numbers: some Collection<Int>) {
+    guard let marks = run.slices, let last = numbers.max(), last < marks.count else { return nil }
+    var (cost, bound, work, tax) = (0.0, 0.0, 0.0, 0.0)
+    var (seconds, charged, used, covered) = (0.0, 0.0, 0.0, 0.0)
+    for number in numbers {
+      let end = marks[number]
+      let start = number > 0 ? marks[number - 1] : SliceMark(seconds: 0, work: 0, bound: 0)
+      guard let costEnd = end.cost, let chargedEnd = end.chargedByteSeconds else { return nil }
+      cost += costEnd - (start.cost ?? 0)
+      charged += chargedEnd - (start.chargedByteSeconds ?? 0)
+      bound += end.bound - start.bound
+      work += end.work - start.work
+      tax += (end.tax ?? 0) - (start.tax ?? 0)
+      seconds += end.seconds - start.seconds
+      used += end.usedByteSeconds - start.usedByteSeconds
+      covered += end.coveredByteSeconds - start.coveredByteSeconds
+    }
     trace = run.trace
     self.cost = cost
-    costToBound = run.costToBound
-    chargedBytes = charged.mean
-    self.coverage = coverage
+    costToBound = bound > 0 ? cost / bound : nil
+    chargedBytes = seconds > 0 ? charged / seconds : 0
+    coverage = used > 0 ? min(max(covered / used, 0), 1) : 0
     modelledCPUSeconds = work
-    taxCPUSeconds = run.taxCPUSeconds ?? 0
-  }
-
-  /// Of what a run on a whole trace did after its first part.
-  package init?(_ whole: RunResult, without part: RunResult) {
-    guard let all = TunedFigures(whole), let first = TunedFigures(part), let used = whole.usedBytes,
-      let usedFirst = part.usedBytes, whole.seconds > part.seconds
-    else { return nil }
-    self = all
-    let seconds = whole.seconds - part.seconds
-    cost = all.cost - first.cost
-    if let bound = whole.bound, let boundFirst = part.bound, bound > boundFirst { costToBound = cost / (bound - boundFirst) }
-    chargedBytes = (all.chargedBytes * whole.seconds - first.chargedBytes * part.seconds) / seconds
-    let usedRest = used.mean * whole.seconds - usedFirst.mean * part.seconds
-    let hugeRest = all.coverage * used.mean * whole.seconds - first.coverage * usedFirst.mean * part.seconds
-    coverage = usedRest > 0 ? min(max(hugeRest / usedRest, 0), 1) : 0
-    modelledCPUSeconds = all.modelledCPUSeconds - first.modelledCPUSeconds
-    taxCPUSeconds = all.taxCPUSeconds - first.taxCPUSeconds
+    taxCPUSeconds = tax
   }
 }
 
@@ -126,7 +122,7 @@ package struct TuningResult: Codable, Sendable {
     var text = isInterrupted ? "Interrupted: the best so far.\n" : ""
     text += "\(evaluations) runs on the simulated kernel in \(fixed(seconds, 0)) s, goal \(goal), "
     text += "memory price \(plain(memoryPrice)).\n\n"
-    text += "Not beaten in memory, coverage and CPU time at once, on the part that was tuned on:\n"
+    text += "Not beaten in memory, coverage and CPU time at once, on the slices that were tuned on:\n"
     text += frontTable(style) + "\n" + recommendation
     if !sensitivity.isEmpty { text += "\n" + sensitivityText }
     return text + "\nSettings: \(settings)\n"
@@ -151,12 +147,12 @@ package struct TuningResult: Codable, Sendable {
   private var recommendation: String {
     if isStandard {
       return "Recommended: the default, \(recommended.candidate.name). Nothing that was tried is better by "
-        + "\(fixed(Self.leastGain * 100, 0)) % and more on the part that was tuned on, and less than that a trace cannot tell from chance.\n"
+        + "\(fixed(Self.leastGain * 100, 0)) % and more on the slices that it was tuned on, and less than that a trace cannot tell from chance.\n"
     }
     let (tuned, rest) = (ratio(\.tuned), ratio(\.heldOut))
     var text = "Recommended: \(recommended.candidate.name).\n"
-    text += "It costs \(percent(tuned)) \(tuned <= 1 ? "less" : "more") than the default on the part that was tuned on, and "
-    text += "\(percent(rest)) \(rest <= 1 ? "less" : "more") on the other, which it had not seen.\n"
+    text += "It costs \(percent(tuned)) \(tuned <= 1 ? "less" : "more") than the default on the slices that it was tuned on, and "
+    text += "\(percent(rest)) \(rest <= 1 ? "less" : "more") on the others, which it had not seen.\n"
     let memory = (sum(recommended.heldOut) { $0.chargedBytes } - sum(standard.heldOut) { $0.chargedBytes }) / 1_048_576
     let points = (sum(recommended.heldOut) { $0.coverage } - sum(standard.heldOut) { $0.coverage }) * 100
     let work = sum(recommended.heldOut) { $0.modelledCPUSeconds } - sum(standard.heldOut) { $0.modelledCPUSeconds }
@@ -175,7 +171,7 @@ package struct TuningResult: Codable, Sendable {
     if let own = recommended.heldOutRealCost, let usual = standard.heldOutRealCost {
       let (a, b) = (own.values.reduce(0, +), usual.values.reduce(0, +))
       if b > 0 {
-        text += "On the real kernel the other part costs \(percent(a / b)) \(a <= b ? "less" : "more") than with the default.\n"
+        text += "On the real kernel the others cost \(percent(a / b)) \(a <= b ? "less" : "more") than with the default.\n"
       }
     }
     return text
