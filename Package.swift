@@ -95,6 +95,10 @@ let package = Package(
       path: "Benchmarks/hugespan-bench"),
 
     .executableTarget(
+      name: "simulation-scale", dependencies: ["HugeSpanCore", "HugeSpanLab", "OptionTable", "CHugeSpanShims"],
+      path: "Benchmarks/Simulation"),
+
+    .executableTarget(
       name: "discard-verdicts", dependencies: ["HugeSpanCore", "HugeSpanLab", "OptionTable", "CHugeSpanShims"],
       path: "Benchmarks/Discard"),
 
