@@ -50,6 +50,9 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
     throw invocation.usageError("--json and --csv cannot both be written to standard output")
   }
   let options = try replayOptions(invocation)
+  if invocation.has("machine") && options.simulation == nil && !invocation.has("both") {
+    throw machineWithoutSimulation(invocation)
+  }
   var traces = invocation.operands
   if traces.isEmpty {
     traces = TraceCatalog.bundled()

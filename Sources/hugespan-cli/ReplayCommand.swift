@@ -107,8 +107,6 @@ func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
     options.simulation = SimulationOptions()
     if let text = invocation.text("machine") { options.simulation = try SimulationOptions(notation: text) }
     if options.speed != nil { throw invocation.usageError("--speed: a simulated kernel has no other clock than the trace's") }
-  } else if invocation.has("machine") && !invocation.has("both") {
-    throw invocation.usageError("--machine is of the simulated kernel: give '--kernel simulated' too")
   }
   options.heap.softLimitBytes = invocation.bytes("soft-limit")
   options.heap.hardLimitBytes = invocation.bytes("hard-limit")
@@ -168,6 +166,7 @@ let replayCommand = Command(
   ],
   run: { invocation in
     var options = try replayOptions(invocation)
+    if invocation.has("machine") && options.simulation == nil { throw machineWithoutSimulation(invocation) }
     if let slices = invocation.count("slices") { options.slices = slices }
     if let text = invocation.text("policy") { options.policy = try policy(text, invocation) }
     if let text = invocation.text("strategy") { options.strategy = try StrategyChoice(notation: text) }
@@ -192,6 +191,11 @@ let replayCommand = Command(
     if invocation.text("json") != "-" { printOutput(describe(result)) }
     return .success
   })
+
+/// Switches of a machine that is not simulated.
+func machineWithoutSimulation(_ invocation: Invocation) -> any Error {
+  invocation.usageError("--machine is of the simulated kernel: give '--kernel simulated' too")
+}
 
 private func givenGroup(_ directory: String) throws -> MemoryCgroup {
   let membership = try CgroupMembership.find()

@@ -1,6 +1,7 @@
 // Options as text, the form of HUGESPAN_CONF.
 
 import CHugeSpan
+import Foundation
 import HugeSpanABI
 import Testing
 
@@ -227,6 +228,51 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
       let outcome = parse(text)
       let isWhole = outcome.status == HS_OK || outcome.status == HS_INVALID && !outcome.message.isEmpty
       #expect(isWhole, "seed \(seed): \(text)")
+    }
+  }
+}
+
+@Suite struct AFileOfSettings {
+  private func written(_ text: String, _ body: (String) throws -> Void) throws {
+    let path = NSTemporaryDirectory() + "hugespan-settings-\(UUID().uuidString)"
+    try text.write(toFile: path, atomically: false, encoding: .utf8)
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try body(path)
+  }
+
+  @Test func isReadLikeTheText() throws {
+    let text = "# by hand\n\n policy:decay , decay-time:3s\r\nstrategy:dontneed-whole # whole\nsoft-limit:64MiB"
+    try written(text) { path in
+      let outcome = parse("@\(path)")
+      #expect(outcome.status == HS_OK, "\(outcome.message)")
+      #expect(outcome.options.policy_kind == HS_POLICY_DECAY && outcome.options.decay_nanoseconds == 3_000_000_000)
+      #expect(outcome.options.strategy_kind == HS_STRATEGY_DONTNEED && outcome.options.soft_limit_bytes == 64 << 20)
+      // What comes behind it has the last word.
+      let later = parse("policy:seed,@\(path),soft-limit:1GiB")
+      #expect(later.options.policy_kind == HS_POLICY_DECAY && later.options.soft_limit_bytes == 1 << 30)
+    }
+  }
+
+  @Test(arguments: [
+    ("policy:seed\nrat:5\n", "line 2: unknown key 'rat'"), ("policy:no\n", "line 1: policy: 'no' is not one of"),
+    ("\n\n# fine\nwhat", "line 4: 'what' is no setting"), ("statistics:/tmp/x", "line 1: 'statistics:/tmp/x' is no setting"),
+    ("@/etc/passwd", "line 1: '@/etc/passwd' is no setting"),
+  ])
+  func saysWhichLineIsWrong(text: String, message: String) throws {
+    try written(text) { path in
+      let outcome = parse("soft-limit:1GiB,@\(path)")
+      #expect(outcome.status == HS_INVALID && outcome.message.contains(message), "\(outcome.message)")
+      #expect(outcome.wrong == "@\(path)" && outcome.options.soft_limit_bytes == 0 && outcome.process.statistics_path == nil)
+    }
+  }
+
+  @Test func hasToBeThereAndSmall() throws {
+    for name in ["@/nowhere/at/all", "@"] {
+      let outcome = parse(name)
+      #expect(outcome.status == HS_INVALID && outcome.message.contains("no such file of settings"))
+    }
+    for (count, status) in [(8192, HS_INVALID), (8191, HS_OK)] {
+      try written(String(repeating: "#", count: count)) { path in #expect(parse("@\(path)").status == status) }
     }
   }
 }
