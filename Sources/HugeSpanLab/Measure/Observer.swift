@@ -35,10 +35,14 @@ struct Observer: ~Copyable {
   /// Nothing is touched, so there is nothing to see but the used bytes.
   private let isUntouched: Bool
 
-  init(group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, duration: UInt64) {
+  /// The run over time, where that was asked for.
+  private let recorder: SeriesRecorder?
+
+  init(group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, keepsSeries: Bool, duration: UInt64) {
     self.isLazy = isLazy
     self.isUntouched = isUntouched
     lazyPeriod = max(duration / 500, 1)
+    recorder = keepsSeries ? SeriesRecorder(duration: duration) : nil
     guard let group else {
       charge = nil
       unknownReason = nil
@@ -72,25 +76,36 @@ struct Observer: ~Copyable {
   ) {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
-    if isUntouched { return }
+    recorder?.picture(heap, at: time)
+    if isUntouched {
+      recorder?.add(SeriesSample(usedBytes: Double(usedBytes)), at: time)
+      return
+    }
+    var chargedBytes: Double?
     // The charge first, and at once what it is compared with.
     let chargeNow = readCharge()
     let anonymous = memory.anonymousBytes()
     if let chargeNow, let startCharge {
       let gained = chargeNow - startCharge
       charged.add(Double(gained), at: time)
+      chargedBytes = Double(gained)
       if let anonymous, let startAnonymous {
         phantom.add(Double(gained - (anonymous - startAnonymous)), at: time)
       }
     }
     if let bytes = memory.swappedBytes() { swapped.add(Double(bytes), at: time) }
-    if let report = try? heap.observe() {
+    let report = try? heap.observe()
+    if let report {
       resident.add(Double(report.residentBytes), at: time)
       usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
       usedByKernel.add(Double(report.usedPages), at: time)
       let onBasePages = report.usedPages - report.usedPagesOnHuge
       taxed.add(report.usedPages == 0 ? 0 : busyCPUs * Double(onBasePages) / Double(report.usedPages), at: time)
     }
+    recorder?.add(
+      SeriesSample(
+        usedBytes: Double(usedBytes), residentBytes: report.map { Double($0.residentBytes) },
+        chargedBytes: chargedBytes, coverage: report.flatMap(Self.coverage)), at: time)
     if !isLazy || heap.totals().lazyPages == 0 {
       lazy.add(0, at: time)
     } else if time >= nextLazy {
@@ -98,6 +113,10 @@ struct Observer: ~Copyable {
       // At the border of the next period, not a period from now: each of them has a reading then.
       nextLazy = (time / lazyPeriod + 1) * lazyPeriod
     }
+  }
+
+  private static func coverage(_ report: ResidencyReport) -> Double? {
+    report.usedPages == 0 ? nil : Double(report.usedPagesOnHuge) / Double(report.usedPages)
   }
 
   private mutating func observeLazilyFreed<K: Kernel>(_ heap: borrowing PageHeapCore<K>, at time: UInt64) {
@@ -124,6 +143,8 @@ struct Observer: ~Copyable {
   /// Writes what was sampled into `result`.
   func report(until end: UInt64, into result: inout RunResult) {
     result.samples = sampleCount
+    result.series = recorder?.series
+    result.blocks = recorder?.film
     result.usedBytes = used.extent(until: end)
     result.residentBytes = resident.extent(until: end)
     result.chargedBytes = charged.extent(until: end)

@@ -60,7 +60,7 @@ package struct Replay: ~Copyable {
     objectBound = LevelBound(prices, changes: program.steps.count)
     observer = Observer(
       group: group, isLazy: options.strategy.isLazy, isUntouched: options.touch == .none,
-      duration: program.summary.nanoseconds)
+      keepsSeries: options.series, duration: program.summary.nanoseconds)
   }
 
   private static func openLog(_ mode: ResidencyLog.Mode) throws(ReplayFailure) -> ResidencyLog {
