@@ -30,6 +30,8 @@ let compareCommand = Command(
       defaultText: "2m without TRACE, off with"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
     Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
+    Option("html", .file(), help: "Write a page with plots, as 'hugespan report' makes it; '-' for standard output"),
+    Option("series", help: "Keep what was measured over time for --json, as --html does by itself"),
   ],
   operands: [Operand("TRACE", help: "Traces made by 'hugespan record' or 'hugespan generate'", arity: .any)],
   examples: [
@@ -38,12 +40,18 @@ let compareCommand = Command(
       "hugespan compare service.hstrace --policy gperftools --policy gperftools:rate=10 --strategy dontneed",
       "Two settings on a trace of one's own"),
     Example("hugespan compare service.hstrace --speed 1 --jobs 1 --json result.json", "In real time, for scripts"),
+    Example("hugespan compare service.hstrace --html report.html", "A page to look at"),
   ],
   run: compare)
 
 private func compare(_ invocation: Invocation) throws -> ExitCode {
-  if invocation.text("json") == "-" && invocation.text("csv") == "-" {
-    throw invocation.usageError("--json and --csv cannot both be written to standard output")
+  let printed = ["json", "csv", "html"].filter { invocation.text($0) == "-" }
+  if printed.count > 1 {
+    throw invocation.usageError("--\(printed[0]) and --\(printed[1]) cannot both be written to standard output")
+  }
+  let keepsSeries = invocation.has("series") || invocation.has("html")
+  if keepsSeries && !invocation.has("html") && !invocation.has("json") {
+    throw invocation.usageError("--series needs --json or --html")
   }
   _ = try costModel(invocation)
   var traces = invocation.operands
@@ -79,12 +87,14 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
 
   let jsonOutput = try invocation.output("json")
   let csvOutput = try invocation.output("csv")
+  let htmlOutput = try invocation.output("html")
 
   let cores = sysconf(Int32(_SC_NPROCESSORS_ONLN))
   var budget: Double? = invocation.operands.isEmpty ? 120 : nil
   if let given = invocation.nanoseconds("budget") { budget = given == 0 ? nil : Double(given) / 1e9 }
   // The runs are told the same as this command was.
-  let common = runOptions.flatMap { option in invocation.texts(option.name).map { "--\(option.name)=\($0)" } }
+  var common = runOptions.flatMap { option in invocation.texts(option.name).map { "--\(option.name)=\($0)" } }
+  if keepsSeries { common.append("--series") }
   let plan = ComparisonPlan(
     executable: "/proc/self/exe", commonArguments: common,
     runs: Grid.runs(traces: traces, policies: policies, strategies: strategies),
@@ -96,9 +106,10 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   let comparison = Comparison(
     machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
     leftOut: outcome.leftOut)
-  if invocation.text("json") != "-" && invocation.text("csv") != "-" { printTables(comparison) }
+  if printed.isEmpty { printTables(comparison) }
   try jsonOutput?.write(jsonText(comparison))
   try csvOutput?.write(csv(of: outcome.results))
+  try htmlOutput?.write(reportPage(of: [NamedComparison(name: "result", comparison: comparison)]))
   for run in outcome.leftOut { printError("left out: \(run.trace) \(run.policy)/\(run.strategy): \(run.reason)") }
   if let signal = outcome.signal { return ExitCode(128 + signal) }
   return ExitCode(outcome.failureStatus)

@@ -19,7 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand, runCommand,
-    compareCommand, replayCommand, generateCommand, calibrateCommand, coverageCommand,
+    compareCommand, reportCommand, replayCommand, generateCommand, calibrateCommand, coverageCommand,
     completionsCommand, optionTablesCommand,
   ])
 
