@@ -9,14 +9,14 @@ let reportCommand = Command(
   "report",
   abstract: "Make an HTML page of what 'hugespan compare' found",
   discussion: """
-    One file without anything to load: what is charged against what is on hugepages, costs by variant beside the bound, memory, \
-    coverage and pageblocks over time, and the runs as tables that sort. Runs of one trace from several results stand \
-    beside each other.
+    One file without anything to load: what is charged against what is on hugepages, costs by variant beside the \
+    bound, memory, coverage and pageblocks over time, and the runs as tables that sort. Runs of one trace from several \
+    results stand beside each other.
 
     Over time a run is shown if its result was made with 'hugespan compare --series --json FILE'.
     """,
   options: [
-    Option("output", short: "o", .file(), help: "The page to write; '-' for standard output", defaultText: "report.html")
+    Option("output", short: "o", .file(), help: "The page; '-' for standard output", defaultText: "report.html")
   ],
   operands: [Operand("RESULT", help: "Results that 'hugespan compare --json' wrote", arity: .oneOrMore)],
   examples: [

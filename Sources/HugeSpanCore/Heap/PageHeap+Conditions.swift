@@ -6,7 +6,7 @@
 // heap fits into it and the lock is held for no longer than that.
 
 /// What a block is like, as a whole.
-package enum BlockCondition: UInt8, Sendable, CaseIterable {
+package enum BlockCondition: UInt8, Sendable {
   /// Free, and nothing of it is in memory.
   case absent
   /// Some of its free pages are lazily freed: charged until the kernel takes them.

@@ -83,9 +83,9 @@ final class SeriesRecorder {
 
   /// - Parameter duration: Nanoseconds that the samples will be spread over.
   init(duration: UInt64) {
-    // The last sample, at the end itself, has a division of its own.
-    pointPeriod = duration / UInt64(RunSeries.maximumPoints - 1) + 1
-    framePeriod = duration / UInt64(BlockFilm.maximumFrames - 1) + 1
+    // One division less than there is room for: the last sample, at the end itself, has one of its own.
+    pointPeriod = max(duration / UInt64(RunSeries.maximumPoints - 1), 1)
+    framePeriod = max(duration / UInt64(BlockFilm.maximumFrames - 1), 1)
     let empty = SeriesSample(usedBytes: 0)
     times = Array(repeating: 0, count: RunSeries.maximumPoints)
     samples = Array(repeating: empty, count: RunSeries.maximumPoints)

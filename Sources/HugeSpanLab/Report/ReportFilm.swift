@@ -108,8 +108,9 @@ package enum ReportFilm {
         }
         const used = steps(series.seconds, series.usedBytes, end, x, y);
         if (used) drawn.append(svg("path", {d: used + `V${floor}H${x(series.seconds[0])}Z`, fill: "var(--used)"}));
-        for (const [values, colour] of [[series.chargedBytes, "var(--charged)"], [series.residentBytes, "var(--resident)"]]) {
-          drawn.append(svg("path", {d: steps(series.seconds, values, end, x, y), fill: "none", stroke: colour, "stroke-width": 2}));
+        // The charge is the wider line, and under the other: where they are one both are seen.
+        for (const [values, colour, thickness] of [[series.chargedBytes, "var(--charged)", 4], [series.residentBytes, "var(--resident)", 1.75]]) {
+          drawn.append(svg("path", {d: steps(series.seconds, values, end, x, y), fill: "none", stroke: colour, "stroke-width": thickness}));
         }
         drawn.append(line(left, floor, width - right, floor, "axis-line"), text(0, 10, "MiB"), line(0, 4, 0, floor, "cursor"));
         return drawn;

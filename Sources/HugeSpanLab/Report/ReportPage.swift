@@ -96,7 +96,8 @@ private func section(_ document: ReportDocument, _ index: Int) -> String {
   let name = escaped(trace.name)
   var facts = "\(fixed(first.seconds, 1)) s of program time, \(grouped(Double(first.events))) events, "
   facts += "\(source.results.count) \(source.results.count == 1 ? "run" : "runs"), touch \(first.touch), "
-  facts += "speed \(first.speed.map { plain($0) } ?? "max"), memory at \(plain(first.memoryPrice)) CPU-seconds per GiB-hour"
+  facts += "speed \(first.speed.map { plain($0) } ?? "max"), "
+  facts += "memory at \(plain(first.memoryPrice)) CPU-seconds per GiB-hour"
   var lines = overview(of: source.results)
   if let note = source.results.compactMap(\.traceNote).first { lines.append("Note: \(note).") }
   if let reason = source.results.compactMap(\.chargeUnknownReason).first {
@@ -113,8 +114,8 @@ private func section(_ document: ReportDocument, _ index: Int) -> String {
     <div class="grid">
     <figure class="card" aria-labelledby="pareto-\(index)">
     <figcaption><h3 id="pareto-\(index)">Memory against hugepages</h3>
-    <p>Up and to the left is better. The size of a point is the run's cost. Left of the dashed line memory and TLB misses alone \
-    would cost less than the bound, which no run can; the stepped line joins the runs that none beats in both.</p></figcaption>
+    <p>Up and to the left is better. The size of a point is the run's cost. Left of the dashed line memory and TLB \
+    misses alone would cost less than the bound; the stepped line joins the runs that none beats in both.</p></figcaption>
     <div class="plot" data-part="pareto"></div>
     </figure>
     <figure class="card" aria-labelledby="costs-\(index)">
@@ -139,5 +140,13 @@ private func section(_ document: ReportDocument, _ index: Int) -> String {
 private func leftOut(_ document: ReportDocument) -> String {
   if document.leftOut.isEmpty { return "" }
   let lines = document.leftOut.map { "<li>\(escaped($0))</li>" }.joined(separator: "\n")
-  return "<section aria-labelledby=\"left-out\">\n<h2 id=\"left-out\">Left out</h2>\n<ul>\n\(lines)\n</ul>\n</section>\n"
+  return """
+    <section aria-labelledby="left-out">
+    <h2 id="left-out">Left out</h2>
+    <ul>
+    \(lines)
+    </ul>
+    </section>
+
+    """
 }

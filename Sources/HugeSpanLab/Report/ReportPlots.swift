@@ -103,8 +103,8 @@ package enum ReportPlots {
       const runs = trace.runs.filter((run) => isKnown(run.memory) && isKnown(run.coverage));
       const word = trace.isCharged ? "charged" : "resident";
       if (!runs.length) return place.replaceChildren(missing("No run knows both its memory and its coverage."));
-      const width = Math.max(place.clientWidth, 260), height = Math.min(420, Math.max(300, width * 0.7));
-      const left = 44, right = 14, top = 26, bottom = 40;
+      const width = Math.max(place.clientWidth, 260), height = Math.min(480, Math.max(330, width * 0.92));
+      const left = 44, right = 14, top = 54, bottom = 40;
       const used = least(runs.map((run) => run.used));
       const edge = (coverage) => (trace.bound - (trace.fullTax ?? 0) * (1 - coverage)) / trace.rent;
       const hasBound = isKnown(trace.bound) && trace.isCharged && trace.rent > 0;
@@ -124,7 +124,7 @@ package enum ReportPlots {
         (hasBound ? `; the bound is ${shown(trace.bound, 3)}.` : "."));
       const clip = `clip-${trace.index}`;
       picked.append(svg("clipPath", {id: clip},
-        svg("rect", {x: left, y: top - 16, width: width - left - right, height: floor - top + 16})));
+        svg("rect", {x: left, y: top, width: width - left - right, height: floor - top})));
       if (hasBound) {
         const upper = x(edge(1)), lower = x(edge(0));
         picked.append(svg("path", {d: `M0 ${y(1)}H${upper}L${lower} ${y(0)}H0Z`, fill: "var(--forbidden)",
@@ -143,14 +143,13 @@ package enum ReportPlots {
         text(4, 12, "\u2191 used memory on hugepages"));
       const taken = [];
       if (isKnown(used)) {
-        picked.append(line(x(used), top - 6, x(used), floor, "axis-line"),
-          text(x(used) - 4, floor - 5, "used", {class: "halo", "text-anchor": "end"}));
+        picked.append(line(x(used), 20, x(used), floor, "axis-line"),
+          text(x(used) - 3, 30, "used", {class: "halo", "text-anchor": "end"}));
       }
       if (hasBound) {
         picked.append(svg("path", {d: `M${x(edge(1))} ${y(1)}L${x(edge(0))} ${y(0)}`, class: "mark-line", fill: "none",
           "clip-path": `url(#${clip})`}));
-        picked.append(text(x(edge(1)) + 5, y(1) - 10, "bound", {class: "halo strong"}));
-        taken.push([x(edge(1)), y(1) - 22, x(edge(1)) + 48, y(1) - 4]);
+        picked.append(line(x(edge(1)), 20, x(edge(1)), y(1), "mark-line"), text(x(edge(1)) + 4, 30, "bound", {class: "halo strong"}));
       }
       picked.append(svg("path", {fill: "none", stroke: "var(--faint)", "stroke-width": 1.5,
         d: best.map((run, index) => (index ? `H${x(run.memory)}V` : `M${x(run.memory)} `) + y(run.coverage)).join("")}));
@@ -176,18 +175,27 @@ package enum ReportPlots {
         const words = `${run.policy} / ${run.strategy}`, length = words.length * 6.3, gap = radius(run) + 4;
         const places = [[here[0] + gap, here[1] + 4], [here[0] - gap - length, here[1] + 4],
           [here[0] - length / 2, here[1] - gap - 2], [here[0] - length / 2, here[1] + gap + 10]];
+        let isNamed = false;
         for (const [at, base] of places) {
           const box = [at, base - 11, at + length, base + 3];
-          const isFree = box[0] > left && box[2] < width - 2 && box[1] > 14 && box[3] < floor
+          const isFree = box[0] > left && box[2] < width - 2 && box[1] > 34 && box[3] < floor
             && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])
-            && !drawn.some((other) => other !== run && x(other.memory) > box[0] - 6 && x(other.memory) < box[2] + 6
-              && y(other.coverage) > box[1] - 6 && y(other.coverage) < box[3] + 6);
+            && !drawn.some((other) => other !== run && x(other.memory) > box[0] - radius(other) && x(other.memory) < box[2] + radius(other)
+              && y(other.coverage) > box[1] - radius(other) && y(other.coverage) < box[3] + radius(other));
           if (!isFree) continue;
           taken.push(box);
-          named.push(here);
           picked.append(text(at, base, words, {class: run === cheapest ? "halo strong" : "halo"}));
+          isNamed = true;
           break;
         }
+        // The cheapest has its name in any case, as well as it can.
+        if (!isNamed && run === cheapest) {
+          const at = Math.max(left + 2, Math.min(here[0] - length / 2, width - length - 4));
+          picked.append(text(at, here[1] + gap + 10, words, {class: "halo strong"}));
+          taken.push([at, here[1] + gap - 1, at + length, here[1] + gap + 13]);
+          isNamed = true;
+        }
+        if (isNamed) named.push(here);
       }
       place.replaceChildren(picked);
     }
@@ -211,7 +219,7 @@ package enum ReportPlots {
     function drawBars(place, rows, marks, label, colours) {
       const width = Math.max(place.clientWidth, 260), isNarrow = width < 520;
       const names = isNarrow ? 0 : Math.min(260, 14 + most(rows.map((row) => row.title.length)) * 6.6);
-      const step = isNarrow ? 34 : 24, top = marks.length ? 24 : 6, values = 14 + most(rows.map((row) => row.words.length)) * 6.6;
+      const step = isNarrow ? 36 : 24, top = marks.length ? 24 : 6, values = 14 + most(rows.map((row) => row.words.length)) * 7.4;
       const height = top + rows.length * step + 22;
       const high = Math.max(most([...rows.map((row) => row.total), ...marks.map((mark) => mark[0])]), 1e-9);
       const x = (value) => names + Math.max(value, 0) / high * (width - names - values);

@@ -1,7 +1,7 @@
 // Script of the page as a whole: tables that sort, menus, the slider, the words under the pointer, and a check of itself.
 //
-// When all is drawn the root element says so (`data-state`, `data-plots`), and what went wrong if anything did
-// (`data-errors`): a browser without a window can tell by that whether the page works.
+// When all is drawn the root element says so (`data-state`, `data-plots`), by how much the page is wider than the window
+// (`data-overflow`), and what went wrong if anything did (`data-errors`): so a browser without a window can tell.
 
 package enum ReportScript {
   package static let script = #"""
@@ -199,6 +199,7 @@ package enum ReportScript {
         draw();
       });
       root.dataset.plots = String(document.querySelectorAll("svg[role=img][aria-label]").length);
+      root.dataset.overflow = String(root.scrollWidth - root.clientWidth);
       root.dataset.state = "drawn";
     }
 

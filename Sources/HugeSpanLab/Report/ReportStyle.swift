@@ -89,7 +89,7 @@ package enum ReportStyle {
     th, td { padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
     thead th { position: sticky; top: 0; background: var(--card); z-index: 1; font-weight: 600; }
     tbody th, thead th:first-child { text-align: left; left: 0; position: sticky; background: var(--card); }
-    tbody th { font-weight: 400; max-width: 42vw; overflow-wrap: anywhere; white-space: normal; min-width: 8.5rem; }
+    tbody th { font-weight: 400; max-width: 42vw; overflow-wrap: anywhere; white-space: normal; min-width: min(14rem, 36vw); }
     thead th:first-child { z-index: 2; }
     thead button { border: 0; background: none; padding: 0 0.125rem; min-height: 1.75rem; font-weight: 600; cursor: pointer; }
     thead button::after { content: "\2195"; color: var(--faint); margin-left: 0.25em; font-weight: 400; }
