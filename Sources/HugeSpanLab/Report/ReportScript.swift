@@ -33,6 +33,9 @@ package enum ReportScript {
 
     // MARK: A trace
     class TraceSection {
+      // Of the slider.
+      static steps = 240;
+
       constructor(trace, element) {
         this.trace = trace;
         this.element = element;
@@ -69,10 +72,10 @@ package enum ReportScript {
         const [firstLabel, first] = menu("Run", false, byCost[0]);
         const [secondLabel, second] = menu("beside", true, byCost.length > 1 ? byCost[byCost.length - 1] : undefined);
         this.menus = [first, second];
-        this.slider = html("input", {type: "range", min: "0", max: String(trace.seconds), step: String(trace.seconds / 240 || 1),
-          "aria-label": `Trace time of ${trace.name}, seconds`});
-        this.slider.value = String(this.seconds);
-        this.slider.addEventListener("input", () => this.move(Number(this.slider.value)));
+        this.slider = html("input", {type: "range", min: "0", max: String(TraceSection.steps), step: "1",
+          "aria-label": `Trace time of ${trace.name}`});
+        this.slider.addEventListener("input", () =>
+          this.move(Number(this.slider.value) / TraceSection.steps * trace.seconds));
         this.clock = html("output", {});
         this.player = html("button", {type: "button"}, "Play");
         this.player.addEventListener("click", () => this.play());
@@ -103,11 +106,13 @@ package enum ReportScript {
         const box = drawn.getBoundingClientRect(), width = drawn.viewBox.baseVal.width;
         const share = ((event.clientX - box.left) / box.width * width - left) / (width - left - right);
         this.move(Math.min(Math.max(share, 0), 1) * this.trace.seconds);
-        this.slider.value = String(this.seconds);
       }
 
       move(seconds) {
         this.seconds = seconds;
+        // Integers: a step in seconds need not lead to the end.
+        const step = String(Math.round(seconds / (this.trace.seconds || 1) * TraceSection.steps));
+        if (this.slider.value !== step) this.slider.value = step;
         const words = shown(seconds, this.trace.seconds < 10 ? 2 : 1) + " s";
         this.clock.textContent = words;
         this.slider.setAttribute("aria-valuetext", words);
@@ -125,7 +130,6 @@ package enum ReportScript {
         this.player.textContent = "Pause";
         this.timer = setInterval(() => {
           const next = Math.min(this.seconds + this.trace.seconds / 120, this.trace.seconds);
-          this.slider.value = String(next);
           this.move(next);
           if (next >= this.trace.seconds) this.play();
         }, 100);
