@@ -1,9 +1,9 @@
 // What each pageblock is like, for pictures of a heap.
 //
-// Statistics say how many blocks are broken; a picture has to say which. One condition stands for a block: the first of the
-// list below that holds, what is lost before what is used, because a picture is looked at for what went wrong. The caller
-// brings the memory, so that the heap allocates none, and says how many blocks it leaves out between two, so that a large
-// heap fits into it and the lock is held for no longer than that.
+// Statistics say how many blocks are broken; a picture has to say which. One condition stands for a block: the first of
+// the list below that holds, what is lost before what is used, because a picture is looked at for what went wrong. The
+// caller brings the memory, so that the heap allocates none, and says how many blocks it leaves out between two, so that
+// a large heap fits into it and the lock is held for no longer than that.
 
 /// What a block is like, as a whole.
 package enum BlockCondition: UInt8, Sendable {
@@ -26,7 +26,7 @@ package enum BlockCondition: UInt8, Sendable {
 }
 
 extension PageHeapCore {
-  /// Writes the condition of every `stride`th block, arena by arena and by address, into `buffer`, as far as that reaches.
+  /// Writes the condition of every `stride`th block, arena by arena and by address, into `buffer`, as far as it reaches.
   ///
   /// - Returns: How many blocks the heap has, whether they were written or not.
   /// - Complexity: O(arenas + written conditions), under the lock.

@@ -1,8 +1,8 @@
 // A run over time, small enough to draw: at most 200 points, and at most 60 pictures of the heap's pageblocks.
 //
-// The length of the trace is known before it is replayed, so that it is divided beforehand: the first sample in each division
-// is kept and the others are not. All memory is there, and written to, before the run is first measured: what is recorded of
-// a run is not to be charged to it.
+// The length of the trace is known before it is replayed, so that it is divided beforehand: the first sample in each
+// division is kept and the others are not. All memory is there, and written to, before the run is first measured: what is
+// recorded of a run is not to be charged to it.
 
 import HugeSpanCore
 

@@ -1,8 +1,8 @@
 // Reading what `compare --json` wrote, by another machine and perhaps another version of the program.
 //
-// The schema is looked at first: a file of another kind is named as such, and not by the first key that it lacks. What the
-// decoder cannot know (series as long as their times, films of known characters) is checked after it, so that a page is
-// made of nothing that its script would stumble over.
+// The schema is looked at first: a file of another kind is named as such, and not by the first key that it lacks. What
+// the decoder cannot know (series as long as their times, films of known characters) is checked after it, so that a page
+// is made of nothing that its script would stumble over.
 
 import Foundation
 

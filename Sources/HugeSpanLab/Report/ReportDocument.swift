@@ -1,7 +1,7 @@
 // What the page's script is given: the runs of all results, by trace, in the units in which they are shown.
 //
-// Runs of one trace from several results stand side by side; each then has the name of its result in its title, which is
-// also what the page's menus, legends and tables call it.
+// Runs of one trace from several results stand side by side; each then has the name of its result in its title, which
+// is also what the page's menus, legends and tables call it.
 
 import Foundation
 

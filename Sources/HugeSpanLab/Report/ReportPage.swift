@@ -40,6 +40,7 @@ package func reportPage(of results: [NamedComparison]) -> String {
     <script>
     "use strict";
     \(ReportPlots.script)
+    \(ReportPareto.script)
     \(ReportFilm.script)
     \(ReportScript.script)
     </script>
@@ -70,8 +71,8 @@ private func header(_ document: ReportDocument) -> String {
   return """
     <header>
     <h1>What releasing memory costs</h1>
-    \(machines)<p class="soft">Made by <code>hugespan</code>. Memory in MiB, costs in CPU-seconds: memory at its price, TLB misses \
-    and work reckoned in.</p>
+    \(machines)<p class="soft">Made by <code>hugespan</code>. Memory in MiB, costs in CPU-seconds: memory at its \
+    price, TLB misses and work reckoned in.</p>
     <noscript><p class="missing">The plots need JavaScript; the tables of runs do without.</p></noscript>
     </header>
 
@@ -115,7 +116,8 @@ private func section(_ document: ReportDocument, _ index: Int) -> String {
     <figure class="card" aria-labelledby="pareto-\(index)">
     <figcaption><h3 id="pareto-\(index)">Memory against hugepages</h3>
     <p>Up and to the left is better. The size of a point is the run's cost. Left of the dashed line memory and TLB \
-    misses alone would cost less than the bound; the stepped line joins the runs that none beats in both.</p></figcaption>
+    misses alone would cost less than the bound; the stepped line joins the runs that none beats in \
+    both.</p></figcaption>
     <div class="plot" data-part="pareto"></div>
     </figure>
     <figure class="card" aria-labelledby="costs-\(index)">

@@ -1,7 +1,7 @@
-// Script of the page as a whole: tables that sort, menus, the slider, the words under the pointer, and a check of itself.
+// Script of the page as a whole: tables that sort, menus, the slider, the words under the pointer, a check of itself.
 //
-// When all is drawn the root element says so (`data-state`, `data-plots`), by how much the page is wider than the window
-// (`data-overflow`), and what went wrong if anything did (`data-errors`): so a browser without a window can tell.
+// When all is drawn the root element says so (`data-state`, `data-plots`), by how much the page is wider than the
+// window (`data-overflow`), and what went wrong if anything did (`data-errors`): a browser without a window can tell.
 
 package enum ReportScript {
   package static let script = #"""
@@ -43,7 +43,9 @@ package enum ReportScript {
         this.part("pareto").after(...paretoLegend(trace), paretoTable(trace));
         this.part("costs").after(legend([[swatch(partColours[0]), "memory"], [swatch(partColours[1]), "TLB misses"],
           [swatch(partColours[2]), "releases, faults, rebuilds"]]), costTable(trace));
-        for (const radio of element.querySelectorAll("input[type=radio]")) radio.addEventListener("change", () => this.drawCosts());
+        for (const radio of element.querySelectorAll("input[type=radio]")) {
+          radio.addEventListener("change", () => this.drawCosts());
+        }
         const runs = this.part("runs");
         makeSortable(runs);
         this.part("wide").addEventListener("change", (event) => runs.classList.toggle("wide", event.target.checked));
@@ -56,8 +58,8 @@ package enum ReportScript {
         this.panels = [];
         const timed = trace.runs.filter((run) => run.series || run.blocks);
         if (!timed.length) {
-          place.replaceChildren(missing("The results of this trace have no series. 'hugespan compare --series --json FILE' " +
-            "writes them, and 'hugespan compare --html FILE' takes them by itself."));
+          place.replaceChildren(missing("The results of this trace have no series. 'hugespan compare --series " +
+            "--json FILE' writes them, and 'hugespan compare --html FILE' takes them by itself."));
           return;
         }
         const menu = (words, canBeNone, chosen) => {
@@ -143,8 +145,9 @@ package enum ReportScript {
       drawTime() {
         if (!this.panels.length) return;
         const runs = this.panels.map((panel) => panel.run).filter((run) => run?.series);
-        const highest = most(runs.flatMap(({series}) => [...series.usedBytes, ...series.residentBytes, ...series.chargedBytes]));
-        for (const panel of this.panels) panel.draw(this.trace, (isKnown(highest) ? highest : 0) / mebibyte, this.seconds);
+        const highest = most(runs.flatMap(({series}) =>
+          [0, ...series.usedBytes, ...series.residentBytes, ...series.chargedBytes]));
+        for (const panel of this.panels) panel.draw(this.trace, Math.max(highest, 0) / mebibyte, this.seconds);
         this.move(this.seconds);
       }
 
@@ -182,14 +185,16 @@ package enum ReportScript {
       const overall = document.querySelector("[data-part=overall]");
       const rows = overall ? overallRows(traces) : [];
       if (rows.length) {
-        overall.after(table("cost/bound, geometric mean and by trace", ["variant", "mean", ...traces.map((trace) => trace.name)],
-          rows.map((row) => [row.title, shown(row.mean, 3), ...row.peers.map((peer) => shown(peer.costToBound, 3))])));
+        const heads = ["variant", "mean", ...traces.map((trace) => trace.name)];
+        overall.after(table("cost/bound, geometric mean and by trace", heads, rows.map((row) =>
+          [row.title, shown(row.mean, 3), ...row.peers.map((peer) => shown(peer.costToBound, 3))])));
       }
       const draw = () => {
         for (const section of sections) section.draw();
         if (rows.length) {
-          drawBars(overall, rows, [], `Cost above the bound over ${traces.length} traces, geometric mean, from ${rows[0].title} with ` +
-            `${rows[0].words} to ${rows[rows.length - 1].title} with ${rows[rows.length - 1].words}.`, partColours);
+          const first = rows[0], last = rows[rows.length - 1];
+          drawBars(overall, rows, [], `Cost above the bound over ${traces.length} traces, geometric mean, from ` +
+            `${first.title} with ${first.words} to ${last.title} with ${last.words}.`, partColours);
         } else if (overall) {
           overall.replaceChildren(missing("No variant has a cost and a bound in every trace."));
         }

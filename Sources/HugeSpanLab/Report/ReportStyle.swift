@@ -1,5 +1,5 @@
-// The page's style sheet. Colours are named by what they mean and given twice, for light and for dark; the script draws with
-// the names only. One column of cards on a phone, two where there is room.
+// The page's style sheet. Colours are named by what they mean and given twice, for light and for dark; the script draws
+// with the names only. One column of cards on a phone, two where there is room.
 
 package enum ReportStyle {
   package static let css = #"""
@@ -61,7 +61,9 @@ package enum ReportStyle {
     svg .axis-line { stroke: var(--axis); }
     svg .mark-line { stroke: var(--ink); stroke-dasharray: 5 4; }
     svg .cursor { stroke: var(--ink); stroke-width: 1; }
-    .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 0.875rem; margin: 0.375rem 0; padding: 0; color: var(--soft); }
+    .legend {
+      display: flex; flex-wrap: wrap; gap: 0.25rem 0.875rem; margin: 0.375rem 0; padding: 0; color: var(--soft);
+    }
     .legend li { list-style: none; display: flex; align-items: center; gap: 0.375rem; }
     .legend svg { width: 14px; height: 14px; flex: none; }
     .swatch { width: 12px; height: 12px; border-radius: 2px; flex: none; }
@@ -89,9 +91,13 @@ package enum ReportStyle {
     th, td { padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
     thead th { position: sticky; top: 0; background: var(--card); z-index: 1; font-weight: 600; }
     tbody th, thead th:first-child { text-align: left; left: 0; position: sticky; background: var(--card); }
-    tbody th { font-weight: 400; max-width: 42vw; overflow-wrap: anywhere; white-space: normal; min-width: min(14rem, 36vw); }
+    tbody th {
+      font-weight: 400; max-width: 42vw; overflow-wrap: anywhere; white-space: normal; min-width: min(14rem, 36vw);
+    }
     thead th:first-child { z-index: 2; }
-    thead button { border: 0; background: none; padding: 0 0.125rem; min-height: 1.75rem; font-weight: 600; cursor: pointer; }
+    thead button {
+      border: 0; background: none; padding: 0 0.125rem; min-height: 1.75rem; font-weight: 600; cursor: pointer;
+    }
     thead button::after { content: "\2195"; color: var(--faint); margin-left: 0.25em; font-weight: 400; }
     th[aria-sort=ascending] button::after { content: "\2191"; color: var(--ink); }
     th[aria-sort=descending] button::after { content: "\2193"; color: var(--ink); }
@@ -100,8 +106,9 @@ package enum ReportStyle {
     table.runs:not(.wide) .more { display: none; }
     tbody tr:hover > * { background: var(--page); }
     #tip {
-      position: absolute; z-index: 4; pointer-events: none; background: var(--ink); color: var(--card); font-size: 0.75rem;
-      padding: 0.375rem 0.5rem; border-radius: 5px; white-space: pre-line; max-width: 20rem; line-height: 1.35;
+      position: absolute; z-index: 4; pointer-events: none; background: var(--ink); color: var(--card);
+      font-size: 0.75rem; padding: 0.375rem 0.5rem; border-radius: 5px; white-space: pre-line; max-width: 20rem;
+      line-height: 1.35;
     }
     .missing { padding: 0.75rem; border: 1px dashed var(--axis); border-radius: 5px; color: var(--soft); }
     code { font-size: 0.9em; overflow-wrap: anywhere; }
