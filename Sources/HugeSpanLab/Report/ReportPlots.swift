@@ -94,22 +94,24 @@ package enum ReportPlots {
     // MARK: Bars
     // Rows of {title, parts: [values], total, words, tip}, the least at the top; marks are [value, words].
     function drawBars(place, rows, marks, label, colours) {
-      const width = Math.max(place.clientWidth, 260), isNarrow = width < 520;
-      const names = isNarrow ? 0 : Math.min(260, 14 + most(rows.map((row) => row.title.length)) * 6.6);
+      const width = Math.max(place.clientWidth, 260), isNarrow = width < 440;
+      const margin = isNarrow ? 0 : Math.min(260, 14 + most(rows.map((row) => row.title.length)) * 6.6);
       const step = isNarrow ? 36 : 24, top = marks.length ? 24 : 6;
       const values = 14 + most(rows.map((row) => row.words.length)) * 7.4;
       const height = top + rows.length * step + 22;
       const high = Math.max(most([...rows.map((row) => row.total), ...marks.map((mark) => mark[0])]), 1e-9);
-      const x = (value) => names + Math.max(value, 0) / high * (width - names - values);
+      const x = (value) => margin + Math.max(value, 0) / high * (width - margin - values);
       const drawn = picture(width, height, label);
-      for (const value of ticks(0, high, (width - names - values) / 70)) {
+      for (const value of ticks(0, high, (width - margin - values) / 70)) {
         drawn.append(line(x(value), top - 4, x(value), height - 20, "grid-line"),
           text(x(value), height - 6, tickText(value), {"text-anchor": value === 0 ? "start" : "middle"}));
       }
+      // Words come last: no line goes through them.
+      const names = [];
       rows.forEach((row, index) => {
         const from = top + index * step + (isNarrow ? 16 : 3), size = isNarrow ? 14 : step - 7;
-        drawn.append(isNarrow ? text(0, from - 4, row.title, {})
-          : text(names - 8, from + size - 4, row.title, {"text-anchor": "end"}));
+        names.push(isNarrow ? text(0, from - 4, row.title, {class: "halo"})
+          : text(margin - 8, from + size - 4, row.title, {"text-anchor": "end"}));
         let start = 0;
         row.parts.forEach((part, place) => {
           if (!(part > 0)) return;
@@ -118,16 +120,18 @@ package enum ReportPlots {
             fill: colours[place], "data-tip": row.tip}));
           start = end;
         });
-        drawn.append(text(x(row.total) + 6, from + size - 3, row.words, {class: index ? "halo" : "halo strong"}));
+        names.push(text(x(Math.max(row.total, 0)) + 6, from + size - 3, row.words,
+          {class: index ? "halo" : "halo strong"}));
       });
       let end = -Infinity;
       for (const [value, words] of [...marks].sort((a, b) => a[0] - b[0])) {
         const wanted = x(value) - words.length * 3.2;
-        const at = Math.min(Math.max(wanted, end, 0), width - words.length * 6.4);
-        end = at + words.length * 6.4 + 8;
+        const at = Math.max(Math.min(Math.max(wanted, end), width - words.length * 6.4), 0);
+        end = at + words.length * 6.4 + 12;
         drawn.append(line(x(value), top - 6, x(value), height - 20, "mark-line"),
           text(at, 12, words, {class: "strong"}));
       }
+      drawn.append(...names);
       place.replaceChildren(drawn);
     }
 
@@ -150,8 +154,9 @@ package enum ReportPlots {
           `TLB misses ${shown(run.tax, 3)}, work ${shown(run.work, 3)}\nabove the bound ${shown(run.excess, 3)}`,
       })).sort((a, b) => a.total - b.total);
       const marks = [];
-      if (!isExcess && isKnown(trace.objectBound)) marks.push([trace.objectBound, "any heap"]);
-      if (!isExcess && isKnown(trace.bound)) marks.push([trace.bound, "bound"]);
+      for (const [value, words] of [[trace.objectBound, "any heap"], [trace.bound, "bound"]]) {
+        if (!isExcess && isKnown(value)) marks.push([value, `${words} ${shown(value, 3)}`]);
+      }
       const first = rows[0], last = rows[rows.length - 1];
       const label = `${trace.name}: ${isExcess ? "cost above the bound" : "cost"} of ${rows.length} variants in ` +
         `CPU-seconds, from ${first.title} with ${first.words} to ${last.title} with ${last.words}` +

@@ -44,7 +44,10 @@ package enum ReportStyle {
     :focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; border-radius: 3px; }
     .skip { position: absolute; left: -99rem; }
     .skip:focus { left: 1rem; top: 0.5rem; background: var(--card); padding: 0.5rem; z-index: 3; }
-    .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
+    .grid {
+      display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem;
+      align-items: start;
+    }
     .card {
       margin: 0 0 1rem; padding: 0.875rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
       min-width: 0;
