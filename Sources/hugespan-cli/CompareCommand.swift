@@ -33,6 +33,8 @@ let compareCommand = Command(
       help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
     Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
+    Option("html", .file(), help: "Write a page with plots, as 'hugespan report' makes it; '-' for standard output"),
+    Option("series", help: "Keep what was measured over time for --json, as --html does by itself"),
   ],
   operands: [Operand("TRACE", help: "Traces made by 'hugespan record' or 'hugespan generate'", arity: .any)],
   examples: [
@@ -42,12 +44,18 @@ let compareCommand = Command(
       "Two settings on a trace of one's own"),
     Example("hugespan compare service.hstrace --kernel simulated --machine limit=2GiB,swap=1GiB", "On another machine"),
     Example("hugespan compare service.hstrace --speed 1 --jobs 1 --json result.json", "In real time, for scripts"),
+    Example("hugespan compare service.hstrace --html report.html", "A page to look at"),
   ],
   run: compare)
 
 private func compare(_ invocation: Invocation) throws -> ExitCode {
-  if invocation.text("json") == "-" && invocation.text("csv") == "-" {
-    throw invocation.usageError("--json and --csv cannot both be written to standard output")
+  let printed = ["json", "csv", "html"].filter { invocation.text($0) == "-" }
+  if printed.count > 1 {
+    throw invocation.usageError("--\(printed[0]) and --\(printed[1]) cannot both be written to standard output")
+  }
+  let keepsSeries = invocation.has("series") || invocation.has("html")
+  if keepsSeries && !invocation.has("html") && !invocation.has("json") {
+    throw invocation.usageError("--series needs --json or --html")
   }
   let options = try replayOptions(invocation)
   if invocation.has("machine") && options.simulation == nil && !invocation.has("both") {
@@ -86,6 +94,7 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
 
   let jsonOutput = try invocation.output("json")
   let csvOutput = try invocation.output("csv")
+  let htmlOutput = try invocation.output("html")
 
   let cores = sysconf(Int32(_SC_NPROCESSORS_ONLN))
   var budget: Double? = invocation.operands.isEmpty ? 120 : nil
@@ -101,7 +110,8 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   }
   let plan = ComparisonPlan(
     executable: "/proc/self/exe",
-    commonArguments: told(runOptions.map(\.name).filter { !ofOneKernel.contains($0) }),
+    commonArguments: told(runOptions.map(\.name).filter { !ofOneKernel.contains($0) })
+      + (keepsSeries ? ["--series"] : []),
     machineArguments: told(["speed"]), simulationArguments: told(["machine"]),
     runs: Grid.runs(traces: traces, policies: policies, strategies: strategies, kernels: kernels),
     jobs: invocation.count("jobs") ?? max(1, min(2, cores)), budget: budget)
@@ -111,9 +121,10 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   let comparison = Comparison(
     machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
     leftOut: outcome.leftOut)
-  if invocation.text("json") != "-" && invocation.text("csv") != "-" { printTables(comparison) }
+  if printed.isEmpty { printTables(comparison) }
   try jsonOutput?.write(jsonText(comparison))
   try csvOutput?.write(csv(of: outcome.results))
+  try htmlOutput?.write(reportPage(of: [NamedComparison(name: "result", comparison: comparison)]))
   for run in outcome.leftOut { printError("left out: \(run.trace) \(run.policy)/\(run.strategy): \(run.reason)") }
   if let signal = outcome.signal { return ExitCode(128 + signal) }
   return ExitCode(outcome.failureStatus)

@@ -19,7 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand, runCommand,
-    compareCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand,
+    compareCommand, reportCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand,
     completionsCommand, optionTablesCommand,
   ])
 

@@ -153,6 +153,7 @@ let replayCommand = Command(
     Option("residency-from", .file(), help: "Give the heap these answers again, so that it decides as in that run"),
     Option("json", .file(), help: "Write the result as JSON; '-' for standard output in place of the table"),
     Option("slices", .count(in: 2...64), help: "Internal: note what it came to at the end of so many parts", isHidden: true),
+    Option("series", help: "With --json, what was measured over time too, and pictures of the pageblocks"),
     Option("cgroup", .file("DIR"), help: "Internal: the memory group to run in", isHidden: true),
     Option("no-cgroup", .text("REASON"), help: "Internal: run in no group of its own", isHidden: true),
   ],
@@ -176,6 +177,8 @@ let replayCommand = Command(
     case (nil, let path?): options.residencyLog = .reading(path: path)
     case (nil, nil): break
     }
+    options.series = invocation.has("series")
+    if options.series && !invocation.has("json") { throw invocation.usageError("--series needs --json") }
     var group = GroupChoice.own
     if let directory = invocation.text("cgroup") {
       group = .given(try givenGroup(directory))

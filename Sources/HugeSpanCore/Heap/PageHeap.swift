@@ -8,7 +8,7 @@
 // Files: Block, PageMap, Arena (tables); PlacementLists (where a span goes, and why); HeapState (guarded steps); this
 // file (life and limits); PageHeap+Allocate, +Free, +Resize, +Lookup (spans); PageHeap+Release (scavenging),
 // +Residency (what the kernel really has), +Fork (what a fork takes along), +Discard (contents that stay as long as
-// memory lasts), +Statistics, +Invariants.
+// memory lasts), +Statistics, +Conditions, +Invariants.
 
 import CHugeSpanShims
 

@@ -87,6 +87,9 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var chargeUnknownReason: String?
   /// Counters of the heap and the front end that do not depend on the kernel: equal in every run with the same input.
   package var decisions: [String: Int] = [:]
+  /// The run over time; left out unless it was asked for, for it is longer than all the rest.
+  package var series: RunSeries?
+  package var blocks: BlockFilm?
 
   package init() {}
 
@@ -165,6 +168,8 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(traceNote, forKey: .traceNote)
     try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
     try box.encode(decisions, forKey: .decisions)
+    try box.encodeIfPresent(series, forKey: .series)
+    try box.encodeIfPresent(blocks, forKey: .blocks)
   }
 }
 

@@ -38,11 +38,18 @@ struct Observer: ~Copyable {
   private let simulated: SimulatedKernel?
   private var startTables = 0
 
-  init(group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, duration: UInt64, simulated: SimulatedKernel? = nil) {
+  /// The run over time, where that was asked for.
+  private let recorder: SeriesRecorder?
+
+  init(
+    group: MemoryCgroup?, isLazy: Bool, isUntouched: Bool, keepsSeries: Bool, duration: UInt64,
+    simulated: SimulatedKernel? = nil
+  ) {
     self.simulated = simulated
     self.isLazy = isLazy
     self.isUntouched = isUntouched
     lazyPeriod = max(duration / 500, 1)
+    recorder = keepsSeries ? SeriesRecorder(duration: duration) : nil
     guard let group else {
       charge = nil
       unknownReason = nil
@@ -80,19 +87,29 @@ struct Observer: ~Copyable {
   ) {
     sampleCount += 1
     used.add(Double(usedBytes), at: time)
-    if isUntouched { return }
-    if let simulated {
-      observe(simulated.totals, tableBytes: simulated.heapTableBytes, at: time)
-    } else {
-      observeProcess(at: time)
+    recorder?.picture(heap, at: time)
+    if isUntouched {
+      recorder?.add(SeriesSample(usedBytes: Double(usedBytes)), at: time)
+      return
     }
-    if let report = try? heap.observe() {
+    let chargedBytes =
+      if let simulated {
+        observe(simulated.totals, tableBytes: simulated.heapTableBytes, at: time)
+      } else {
+        observeProcess(at: time)
+      }
+    let report = try? heap.observe()
+    if let report {
       resident.add(Double(report.residentBytes), at: time)
       usedOnHuge.add(Double(report.usedPagesOnHuge), at: time)
       usedByKernel.add(Double(report.usedPages), at: time)
       let onBasePages = report.usedPages - report.usedPagesOnHuge
       taxed.add(report.usedPages == 0 ? 0 : busyCPUs * Double(onBasePages) / Double(report.usedPages), at: time)
     }
+    recorder?.add(
+      SeriesSample(
+        usedBytes: Double(usedBytes), residentBytes: report.map { Double($0.residentBytes) },
+        chargedBytes: chargedBytes, coverage: report.flatMap(Self.coverage)), at: time)
     if simulated != nil { return }
     if !isLazy || heap.totals().lazyPages == 0 {
       lazy.add(0, at: time)
@@ -103,25 +120,35 @@ struct Observer: ~Copyable {
     }
   }
 
-  private mutating func observe(_ memory: SimulatedTotals, tableBytes: Int, at time: UInt64) {
-    charged.add(Double(memory.charged * 4096 + tableBytes - startTables), at: time)
+  /// Both return what is charged.
+  private mutating func observe(_ memory: SimulatedTotals, tableBytes: Int, at time: UInt64) -> Double? {
+    let gained = Double(memory.charged * 4096 + tableBytes - startTables)
+    charged.add(gained, at: time)
     phantom.add(Double(memory.phantom * 4096), at: time)
     lazy.add(Double(memory.lazy * 4096), at: time)
     swapped.add(Double(memory.swapped * 4096), at: time)
+    return gained
   }
 
-  private mutating func observeProcess(at time: UInt64) {
+  private mutating func observeProcess(at time: UInt64) -> Double? {
+    var chargedBytes: Double?
     // The charge first, and at once what it is compared with.
     let chargeNow = readCharge()
     let anonymous = memory.anonymousBytes()
     if let chargeNow, let startCharge {
       let gained = chargeNow - startCharge
       charged.add(Double(gained), at: time)
+      chargedBytes = Double(gained)
       if let anonymous, let startAnonymous {
         phantom.add(Double(gained - (anonymous - startAnonymous)), at: time)
       }
     }
     if let bytes = memory.swappedBytes() { swapped.add(Double(bytes), at: time) }
+    return chargedBytes
+  }
+
+  private static func coverage(_ report: ResidencyReport) -> Double? {
+    report.usedPages == 0 ? nil : Double(report.usedPagesOnHuge) / Double(report.usedPages)
   }
 
   private mutating func observeLazilyFreed<K: Kernel>(_ heap: borrowing PageHeapCore<K>, at time: UInt64) {
@@ -156,6 +183,8 @@ struct Observer: ~Copyable {
   /// Writes what was sampled into `result`.
   func report(until end: UInt64, into result: inout RunResult) {
     result.samples = sampleCount
+    result.series = recorder?.series
+    result.blocks = recorder?.film
     result.usedBytes = used.extent(until: end)
     result.residentBytes = resident.extent(until: end)
     result.chargedBytes = charged.extent(until: end)

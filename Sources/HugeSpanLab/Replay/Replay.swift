@@ -67,7 +67,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     objectBound = LevelBound(prices, changes: program.steps.count)
     observer = Observer(
       group: group, isLazy: options.strategy.isLazy, isUntouched: options.touch == .none,
-      duration: duration, simulated: simulated)
+      keepsSeries: options.series, duration: duration, simulated: simulated)
   }
 
   private static func makeHeap(

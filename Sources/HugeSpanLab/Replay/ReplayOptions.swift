@@ -14,6 +14,8 @@ package struct ReplayOptions: Sendable {
   package var residencyLog: ResidencyLog.Mode = .off
   /// Samples per trace, at least; further ones are taken at every tick and at every new peak. 0 measures nothing at all.
   package var samples = 500
+  /// Keep what is measured over time, and pictures of the blocks, besides means and peaks.
+  package var series = false
   /// What memory is worth in the reckoning of costs: CPU-seconds per GiB-hour.
   package var memoryPrice: Double = 400
   package var weights = CostWeights()
