@@ -158,7 +158,8 @@ let simulationScale = Command(
       let output = pipe.fileHandleForReading.readDataToEndOfFile()
       process.waitUntilExit()
       guard process.terminationStatus == 0 else {
-        throw CommandFailure("\(scale.name): the case ended with status \(process.terminationStatus)", status: .unavailable)
+        throw CommandFailure(
+          "\(scale.name): the case ended with status \(process.terminationStatus)", status: .unavailable)
       }
       let result = try JSONDecoder().decode(ScaleResult.self, from: output)
       results.append(result)

@@ -119,7 +119,9 @@ public func hs_options_parse(
     if case .inFile = mistake.kind {
       error?.pointee.offset = bytes.distance(to: mistake.word.baseAddress!)
       error?.pointee.length = mistake.word.count
-    } else if let error { describe(mistake, offset: bytes.distance(to: mistake.word.baseAddress!), process != nil, error) }
+    } else if let error {
+      describe(mistake, offset: bytes.distance(to: mistake.word.baseAddress!), process != nil, error)
+    }
     return HS_INVALID
   }
   options.pointee = reader.options

@@ -106,7 +106,9 @@ func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
   if invocation.text("kernel") == "simulated" {
     options.simulation = SimulationOptions()
     if let text = invocation.text("machine") { options.simulation = try SimulationOptions(notation: text) }
-    if options.speed != nil { throw invocation.usageError("--speed: a simulated kernel has no other clock than the trace's") }
+    if options.speed != nil {
+      throw invocation.usageError("--speed: a simulated kernel has no other clock than the trace's")
+    }
   }
   options.heap.softLimitBytes = invocation.bytes("soft-limit")
   options.heap.hardLimitBytes = invocation.bytes("hard-limit")
@@ -152,7 +154,8 @@ let replayCommand = Command(
     Option("residency-log", .file(), help: "Write down what the kernel said of residency"),
     Option("residency-from", .file(), help: "Give the heap these answers again, so that it decides as in that run"),
     Option("json", .file(), help: "Write the result as JSON; '-' for standard output in place of the table"),
-    Option("slices", .count(in: 2...64), help: "Internal: note what it came to at the end of so many parts", isHidden: true),
+    Option(
+      "slices", .count(in: 2...64), help: "Internal: note what it came to at the end of so many parts", isHidden: true),
     Option("series", help: "With --json, what was measured over time too, and pictures of the pageblocks"),
     Option("cgroup", .file("DIR"), help: "Internal: the memory group to run in", isHidden: true),
     Option("no-cgroup", .text("REASON"), help: "Internal: run in no group of its own", isHidden: true),

@@ -26,11 +26,15 @@ let tuneCommand = Command(
       "goal",
       .choice([
         Choice("cost", "the least sum of memory at its price, CPU time and TLB misses"),
-        Choice("coverage", "the most on hugepages, with at most a quarter more memory than the default holds, or within --limit"),
+        Choice(
+          "coverage",
+          "the most on hugepages, with at most a quarter more memory than the default holds, or within --limit"),
         Choice("memory", "the least memory charged"),
       ]), help: "What is looked for", defaultText: "cost"),
     memoryPriceOption, costModelOption,
-    Option("budget", .duration(), help: "How long the search may take, the runs on the real kernel included", defaultText: "60s"),
+    Option(
+      "budget", .duration(), help: "How long the search may take, the runs on the real kernel included",
+      defaultText: "60s"),
     Option("limit", .size(), help: "What may be charged at most, as in a memory group with this limit"),
     Option(
       "machine", .text("SWITCHES", check: machineMistake),
@@ -45,7 +49,8 @@ let tuneCommand = Command(
   operands: [Operand("TRACE", help: "Traces made by 'hugespan record' or 'hugespan generate'", arity: .oneOrMore)],
   examples: [
     Example("hugespan tune service.hstrace -o service.conf", "A minute, then a recommendation and the file"),
-    Example("hugespan tune day.hstrace night.hstrace --goal memory --limit 2GiB", "The least memory, never above 2 GiB"),
+    Example(
+      "hugespan tune day.hstrace night.hstrace --goal memory --limit 2GiB", "The least memory, never above 2 GiB"),
   ],
   run: tune)
 
@@ -72,7 +77,11 @@ private func tune(_ invocation: Invocation) throws -> ExitCode {
   decoded = []
   let jsonOutput = try invocation.output("json")
   // Checked now, written at the end and only then.
-  if let path = invocation.text("output"), path != "-", access((path as NSString).deletingLastPathComponent.isEmpty ? "." : (path as NSString).deletingLastPathComponent, W_OK) != 0 {
+  if let path = invocation.text("output"), path != "-",
+    access(
+      (path as NSString).deletingLastPathComponent.isEmpty ? "." : (path as NSString).deletingLastPathComponent, W_OK)
+      != 0
+  {
     throw CommandFailure("\(path): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
   }
 
@@ -155,7 +164,9 @@ private func finish(
   let usual = tuner.field.first { $0.candidate == tuner.standard }!
   var best = tuner.field[0]
   // Less than a trace can tell from chance is no reason to leave the default.
-  if request.goal == .cost && usual.score.isFinite && best.score > usual.score * (1 - TuningResult.leastGain) { best = usual }
+  if request.goal == .cost && usual.score.isFinite && best.score > usual.score * (1 - TuningResult.leastGain) {
+    best = usual
+  }
   var recommended = configuration(best)
   var standard = best.candidate == usual.candidate ? recommended : configuration(usual)
   let front = tuner.front.prefix(12).map(configuration)
@@ -172,7 +183,8 @@ private func finish(
   if let limit = request.limitBytes { settings += ",soft-limit:\(limit - limit / 16)" }
   return TuningResult(
     goal: request.goal, memoryPrice: request.options.memoryPrice, traces: names.map(\.name),
-    evaluations: tuner.evaluations, seconds: seconds(), isInterrupted: Interrupts.noted != nil, recommended: recommended,
+    evaluations: tuner.evaluations, seconds: seconds(), isInterrupted: Interrupts.noted != nil,
+    recommended: recommended,
     standard: standard, front: front, sensitivity: sensitivity, settings: settings)
 }
 

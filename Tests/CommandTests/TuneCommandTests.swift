@@ -56,7 +56,8 @@ struct TuneCommandTests {
     let trace = try generatedTrace(folder)
     func result() throws -> RunResult {
       let outcome = try hugespan(
-        "replay", trace, "--kernel", "simulated", "--machine", "huge-failure=0.2,khugepaged=4000,max-ptes-none=300", "--json",
+        "replay", trace, "--kernel", "simulated", "--machine", "huge-failure=0.2,khugepaged=4000,max-ptes-none=300",
+        "--json",
         "-")
       var result = try JSONDecoder().decode(RunResult.self, from: Data(outcome.output.utf8))
       // What the clock has measured of the simulation itself.
@@ -81,13 +82,16 @@ struct TuneCommandTests {
     let folder = try TemporaryFolder()
     let trace = try generatedTrace(folder)
     let outcome = try hugespan(
-      "compare", trace, "--both", "--policy", "immediate", "--strategy", "split-dontneed", "--json", folder.path + "/x.json")
+      "compare", trace, "--both", "--policy", "immediate", "--strategy", "split-dontneed", "--json",
+      folder.path + "/x.json")
     #expect(outcome.status == 0 && outcome.output.contains("The simulated kernel against the real one"))
     let comparison = try JSONDecoder().decode(
       Comparison.self, from: Data(contentsOf: URL(fileURLWithPath: folder.path + "/x.json")))
     #expect(comparison.runs.map(\.kernel).sorted() == ["real", "simulated"])
     let cells = try #require(comparison.fidelity).cells.filter { $0.column == "RSS" || $0.column == "splits" }
-    if hasHugePages && !hasAddressSanitizer { #expect(cells.allSatisfy { $0.isWithin } && cells.count == 2, "\(cells)") }
+    if hasHugePages && !hasAddressSanitizer {
+      #expect(cells.allSatisfy { $0.isWithin } && cells.count == 2, "\(cells)")
+    }
   }
 
   @Test(

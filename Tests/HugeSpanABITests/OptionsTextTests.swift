@@ -255,14 +255,16 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
 
   @Test(arguments: [
     ("policy:seed\nrat:5\n", "line 2: unknown key 'rat'"), ("policy:no\n", "line 1: policy: 'no' is not one of"),
-    ("\n\n# fine\nwhat", "line 4: 'what' is no setting"), ("statistics:/tmp/x", "line 1: 'statistics:/tmp/x' is no setting"),
+    ("\n\n# fine\nwhat", "line 4: 'what' is no setting"),
+    ("statistics:/tmp/x", "line 1: 'statistics:/tmp/x' is no setting"),
     ("@/etc/passwd", "line 1: '@/etc/passwd' is no setting"),
   ])
   func saysWhichLineIsWrong(text: String, message: String) throws {
     try written(text) { path in
       let outcome = parse("soft-limit:1GiB,@\(path)")
       #expect(outcome.status == HS_INVALID && outcome.message.contains(message), "\(outcome.message)")
-      #expect(outcome.wrong == "@\(path)" && outcome.options.soft_limit_bytes == 0 && outcome.process.statistics_path == nil)
+      #expect(
+        outcome.wrong == "@\(path)" && outcome.options.soft_limit_bytes == 0 && outcome.process.statistics_path == nil)
     }
   }
 

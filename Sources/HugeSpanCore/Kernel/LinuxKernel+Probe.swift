@@ -61,18 +61,26 @@ extension LinuxKernel {
     Self.touch(block.start)
     if isHuge(block) { capabilities.insert(.hugePages) } else { probeCollapse(of: block) }
     if capabilities.contains(.cold), isHuge(block) {
-      // One page is enough to ask for the split; a passing reference from elsewhere can make an attempt fail.
+      // One page is enough to ask for the split.
       let page = AddressRange(start: block.start, byteCount: geometry.pageBytes)
-      var attempts = 0
-      while attempts < 3, isHuge(block), accepts(.cold, page) { attempts += 1 }
+      attempt { accepts(.cold, page) && !isHuge(block) }
       if !isHuge(block), Self.word(block.start) == Self.pattern { capabilities.insert(.honestSplit) }
     }
     if !isHuge(block) { probeCollapse(of: block) }
   }
 
   private mutating func probeCollapse(of block: AddressRange) {
-    if accepts(.collapse, block), isHuge(block), Self.word(block.start) == Self.pattern {
-      capabilities.insert(.collapse)
+    attempt { accepts(.collapse, block) && isHuge(block) }
+    if isHuge(block), Self.word(block.start) == Self.pattern { capabilities.insert(.collapse) }
+  }
+
+  /// Tries again what did not work: the kernel gives up where it meets a passing reference, such as those that each processor
+  /// holds in batches, and what is missing at the start is missed for as long as the heap lives.
+  private func attempt(_ works: () -> Bool) {
+    var attempts = 0
+    while !works() && attempts < 5 {
+      attempts += 1
+      hs_shim_yield()
     }
   }
 

@@ -362,7 +362,8 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     return [
       "allocations": heap.allocations, "frees": heap.frees, "usedPages": heap.usedPages, "blocks": heap.blocks,
       "absentBlocks": heap.absentBlocks, "freeResidentPages": heap.freeResidentPages,
-      "pagesReleased": heap.pagesReleased, "pagesReleasedInParts": heap.pagesReleasedInParts, "pagesRefaulted": heap.pagesRefaulted,
+      "pagesReleased": heap.pagesReleased, "pagesReleasedInParts": heap.pagesReleasedInParts,
+      "pagesRefaulted": heap.pagesRefaulted,
       "pagesRefaultedWhole": heap.pagesRefaultedWhole, "lazyPagesReused": heap.lazyPagesReused, "splits": heap.splits,
       "cures": heap.cures, "releaseRanges": heap.releaseRanges, "ticks": heap.ticks,
       "metadataBytes": heap.metadataBytes, "peakUsedPages": frontEnd.meter.peakUsedPages,

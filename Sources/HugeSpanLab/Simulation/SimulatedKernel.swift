@@ -130,7 +130,8 @@ package struct SimulatedKernel: ReplayableKernel {
     }
     let time = UInt64(microseconds * 1000)
     return AdviseOutcome(
-      completedRanges: completed, error: error, calls: ranges.isEmpty ? 0 : 1, nanoseconds: time, longestNanoseconds: time)
+      completedRanges: completed, error: error, calls: ranges.isEmpty ? 0 : 1, nanoseconds: time,
+      longestNanoseconds: time)
   }
 
   package func residency(

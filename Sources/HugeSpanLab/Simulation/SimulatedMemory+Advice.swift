@@ -54,7 +54,8 @@ extension SimulatedState {
     let block = blocks[index]
     var price = 0.0
     if block.has(Flag.mappedHuge) {
-      price = range.count == Self.pageCount ? costs.releaseBlock : Price.pmdSplit + Double(range.count) * costs.releasePage
+      price =
+        range.count == Self.pageCount ? costs.releaseBlock : Price.pmdSplit + Double(range.count) * costs.releasePage
     } else if block.side != 0 {
       price = Double(presentPages(index, range)) * costs.releasePage
     }

@@ -39,7 +39,8 @@ extension SimulatedState {
         while page < last {
           let present = pages.present[page >> 6] >> UInt64(page & 63)
           let swapped = pages.swapped[page >> 6] >> UInt64(page & 63)
-          var length = (present & 1 != 0 ? ~present : swapped & 1 != 0 ? ~swapped : present | swapped).trailingZeroBitCount
+          var length = (present & 1 != 0 ? ~present : swapped & 1 != 0 ? ~swapped : present | swapped)
+            .trailingZeroBitCount
           length = min(max(length, 1), 64 - page & 63, last - page)
           if (present | swapped) & 1 != 0
             && !add(start + UInt(page) << 12, length << 12, false, present & 1 != 0)

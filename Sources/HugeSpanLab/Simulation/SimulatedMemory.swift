@@ -317,7 +317,8 @@ struct SimulatedState: ~Copyable {
     }
     totals.faults += fresh + swappedIn
     totals.swapIns += swappedIn
-    totals.faultNanoseconds += (Double(fresh) * costs.pageFault + Double(swappedIn) * SimulationOptions.Prices.swapIn) * 1000
+    totals.faultNanoseconds +=
+      (Double(fresh) * costs.pageFault + Double(swappedIn) * SimulationOptions.Prices.swapIn) * 1000
   }
 
   /// Whether the block's folio is a child's too.

@@ -31,7 +31,8 @@ package struct SimulationOptions: Equatable, Sendable {
 
   /// Names of the switches, for help and messages.
   package static let names = [
-    "huge-failure", "collapse-failure", "khugepaged", "max-ptes-none", "max-ptes-swap", "underused", "free-page-reporting",
+    "huge-failure", "collapse-failure", "khugepaged", "max-ptes-none", "max-ptes-swap", "underused",
+    "free-page-reporting",
     "limit", "swap", "seed",
   ]
 

@@ -81,7 +81,8 @@ struct CandidateSpace {
   /// Something new.
   mutating func draw() -> Candidate {
     let strategy = pick([
-      "split-dontneed", "split-dontneed", "split-dontneed-whole", "dontneed-whole", "dontneed", "free-then-dontneed-whole",
+      "split-dontneed", "split-dontneed", "split-dontneed-whole", "dontneed-whole", "dontneed",
+      "free-then-dontneed-whole",
       "deferred",
     ])
     return Candidate(policy: drawPolicy(), strategy: strategy)

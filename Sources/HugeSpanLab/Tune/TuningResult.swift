@@ -141,7 +141,8 @@ package struct TuningResult: Codable, Sendable {
       ]
       return texts.enumerated().map { TextTable.Cell($1, isMarked: isChosen && $0 == 5) }
     }
-    return TextTable(heads: heads, rows: rows, labelCount: 2).text(style) + "* recommended. Means over traces; costs are sums.\n"
+    return TextTable(heads: heads, rows: rows, labelCount: 2).text(style)
+      + "* recommended. Means over traces; costs are sums.\n"
   }
 
   private var recommendation: String {
@@ -151,7 +152,8 @@ package struct TuningResult: Codable, Sendable {
     }
     let (tuned, rest) = (ratio(\.tuned), ratio(\.heldOut))
     var text = "Recommended: \(recommended.candidate.name).\n"
-    text += "It costs \(percent(tuned)) \(tuned <= 1 ? "less" : "more") than the default on the slices that it was tuned on, and "
+    text +=
+      "It costs \(percent(tuned)) \(tuned <= 1 ? "less" : "more") than the default on the slices that it was tuned on, and "
     text += "\(percent(rest)) \(rest <= 1 ? "less" : "more") on the others, which it had not seen.\n"
     let memory = (sum(recommended.heldOut) { $0.chargedBytes } - sum(standard.heldOut) { $0.chargedBytes }) / 1_048_576
     let points = (sum(recommended.heldOut) { $0.coverage } - sum(standard.heldOut) { $0.coverage }) * 100
@@ -162,16 +164,23 @@ package struct TuningResult: Codable, Sendable {
       if abs(value) < least { return }
       if isGain { gains.append(text("")) } else { losses.append(text("")) }
     }
-    note(memory, 0.5, { _ in "\(fixed(abs(memory), 1)) MiB \(memory < 0 ? "less" : "more") charged" }, isGain: memory < 0)
-    note(points, 0.5, { _ in "\(fixed(abs(points), 1)) points of coverage \(points > 0 ? "more" : "less")" }, isGain: points > 0)
     note(
-      work, 0.001, { _ in "\(fixed(abs(work), 3)) CPU-seconds \(work < 0 ? "less" : "more") of kernel work" }, isGain: work < 0)
+      memory, 0.5, { _ in "\(fixed(abs(memory), 1)) MiB \(memory < 0 ? "less" : "more") charged" }, isGain: memory < 0)
+    note(
+      points, 0.5, { _ in "\(fixed(abs(points), 1)) points of coverage \(points > 0 ? "more" : "less")" },
+      isGain: points > 0)
+    note(
+      work, 0.001, { _ in "\(fixed(abs(work), 3)) CPU-seconds \(work < 0 ? "less" : "more") of kernel work" },
+      isGain: work < 0)
     if !gains.isEmpty { text += "It wins " + gains.joined(separator: ", ") + ".\n" }
-    text += losses.isEmpty ? "It gives up nothing that is to be seen here.\n" : "It gives up: " + losses.joined(separator: ", ") + ".\n"
+    text +=
+      losses.isEmpty
+      ? "It gives up nothing that is to be seen here.\n" : "It gives up: " + losses.joined(separator: ", ") + ".\n"
     if let own = recommended.heldOutRealCost, let usual = standard.heldOutRealCost {
       let (a, b) = (own.values.reduce(0, +), usual.values.reduce(0, +))
       if b > 0 {
-        text += "On the real kernel the others cost \(percent(a / b)) \(a <= b ? "less" : "more") than with the default.\n"
+        text +=
+          "On the real kernel the others cost \(percent(a / b)) \(a <= b ? "less" : "more") than with the default.\n"
       }
     }
     return text
@@ -185,7 +194,9 @@ package struct TuningResult: Codable, Sendable {
         "\($0.factor < 1 ? "-30" : "+30") %: \(fixed(($0.costToBest - 1) * 100, 1)) %"
       }
       if !parts.isEmpty {
-        text += "  " + names[change]! + String(repeating: " ", count: 14 - names[change]!.count) + parts.joined(separator: "   ") + "\n"
+        text +=
+          "  " + names[change]! + String(repeating: " ", count: 14 - names[change]!.count)
+          + parts.joined(separator: "   ") + "\n"
       }
     }
     return text
@@ -193,7 +204,8 @@ package struct TuningResult: Codable, Sendable {
 
   /// The file that HUGESPAN_CONF and the libraries read.
   package var configurationFile: String {
-    var text = "# Made by hugespan tune from \(traces.joined(separator: ", ")), goal \(goal), memory price \(plain(memoryPrice)).\n"
+    var text =
+      "# Made by hugespan tune from \(traces.joined(separator: ", ")), goal \(goal), memory price \(plain(memoryPrice)).\n"
     text += "# Use: HUGESPAN_CONF=@FILE, or hugespan run --conf @FILE -- PROGRAM\n"
     return text + settings.split(separator: ",").joined(separator: "\n") + "\n"
   }

@@ -5,7 +5,9 @@ import Testing
 
 @testable import HugeSpanLab
 
-private func run(_ kernel: String, _ trace: String, _ policy: String, _ configure: (inout RunResult) -> Void) -> RunResult {
+private func run(_ kernel: String, _ trace: String, _ policy: String, _ configure: (inout RunResult) -> Void)
+  -> RunResult
+{
   var result = RunResult()
   result.kernel = kernel
   result.trace = trace

@@ -267,7 +267,9 @@ private func residency(_ kernel: some Kernel, _ range: AddressRange) throws -> [
 
   @Test(
     "refuses switches that mean nothing, with their names",
-    arguments: ["fast=1", "limit", "limit=many", "huge-failure=2", "underused=maybe", "max-ptes-none=512", "swap=-1", ""])
+    arguments: [
+      "fast=1", "limit", "limit=many", "huge-failure=2", "underused=maybe", "max-ptes-none=512", "swap=-1", "",
+    ])
   func refusesSwitches(text: String) {
     #expect(throws: NotationError.self) { try SimulationOptions(notation: text) }
   }

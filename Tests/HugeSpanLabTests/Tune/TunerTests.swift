@@ -124,7 +124,8 @@ private func tidalTrace(_ folder: TemporaryFolder, name: String = "tide") throws
             && other.modelledCPUSeconds <= one.modelledCPUSeconds))
       }
     }
-    let sensitivity = try tuner.sensitivity(of: tuner.field[0].candidate, rivals: tuner.field.prefix(4).map(\.candidate))
+    let sensitivity = try tuner.sensitivity(
+      of: tuner.field[0].candidate, rivals: tuner.field.prefix(4).map(\.candidate))
     #expect(sensitivity.count == 6 && sensitivity.allSatisfy { $0.costToBest >= 1 && $0.costToBest < 10 })
     // The worst of the field is worse than the best of the front somewhere.
     let worst = try tuner.sensitivity(of: tuner.field.last!.candidate, rivals: [tuner.field[0].candidate])
@@ -152,7 +153,8 @@ private func tidalTrace(_ folder: TemporaryFolder, name: String = "tide") throws
     let never = Candidate(policy: "never", strategy: "keep")
     let plain = try traces.run(0, never, options, slices: 8)
     let fast = try TuningTraces(traces, acceleratedBy: 2).run(0, never, options, slices: 8)
-    #expect(abs(fast.seconds * 2 - plain.seconds) < 0.001 && fast.cost! < plain.cost! * 0.6 && fast.events == plain.events)
+    #expect(
+      abs(fast.seconds * 2 - plain.seconds) < 0.001 && fast.cost! < plain.cost! * 0.6 && fast.events == plain.events)
     let releasing = Candidate(policy: "immediate", strategy: "split-dontneed")
     let idle = try traces.run(0, releasing, options, slices: 8)
     options.busyScale = 2
