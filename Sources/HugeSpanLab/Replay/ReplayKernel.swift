@@ -158,6 +158,8 @@ package struct ReplayKernel: Kernel {
   // The log is used by the replay's only thread.
   nonisolated(unsafe) private let log: ResidencyLog
 
+  private static let arenaAlignment = 1 << 32
+
   package init(_ linux: LinuxKernel, log: ResidencyLog) {
     self.linux = linux
     self.log = log
@@ -168,7 +170,14 @@ package struct ReplayKernel: Kernel {
   package var capabilities: KernelCapabilities { linux.capabilities }
 
   package func reserve(byteCount: Int, alignment: Int) throws(KernelError) -> AddressRange {
-    let range = try linux.reserve(byteCount: byteCount, alignment: alignment)
+    // Where a span with a large alignment comes to lie depends on where its arena does, modulo the alignment. So that it does not
+    // differ from run to run, arenas begin at a multiple of more than any program has asked for, if there is room for that.
+    let range: AddressRange
+    do throws(KernelError) {
+      range = try linux.reserve(byteCount: byteCount, alignment: max(alignment, Self.arenaAlignment))
+    } catch {
+      range = try linux.reserve(byteCount: byteCount, alignment: alignment)
+    }
     log.addArena(range)
     return range
   }
