@@ -19,7 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand, runCommand,
-    compareCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand,
+    compareCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand, doctorCommand,
     completionsCommand, optionTablesCommand,
   ])
 
