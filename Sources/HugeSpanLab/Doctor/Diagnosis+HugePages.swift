@@ -226,7 +226,7 @@ extension Diagnosis {
     } else {
       add(
         Finding(
-          "memory.blocks", name, free.asBytes, .warning,
+          "memory.blocks", name, free.asBytes, .note,
           "more has to be made of fragmented memory first, which takes time and may fail",
           advice: "echo 1 > /proc/sys/vm/compact_memory"))
     }

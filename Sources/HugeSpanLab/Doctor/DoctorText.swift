@@ -83,7 +83,7 @@ package enum DoctorText {
     var result = ""
     var line = "            "
     for word in text.split(separator: " ") {
-      if line.count + word.count > limit && line.contains(where: { $0 != " " }) {
+      if line.count + 1 + word.count > limit && line.contains(where: { $0 != " " }) {
         result += line + "\n"
         line = "            "
       }
