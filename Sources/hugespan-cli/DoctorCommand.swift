@@ -18,7 +18,8 @@ let doctorCommand = Command(
   options: [
     Option("brief", help: "Show only what is not fine"),
     Option(
-      "root", .file(), help: "Judge the files under this directory, recorded on another machine; nothing is tried then",
+      "root", .file("DIRECTORY"),
+      help: "Judge the files under this directory, recorded on another machine; nothing is tried then",
       defaultText: "/"),
     Option("json", .file(), help: "Write JSON to FILE, '-' for standard output"),
   ],

@@ -11,7 +11,8 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
   }
   for head in ["", "Node 0, zone Normal "] {
     let all = parseFreeBlocks(head + text, order: 0, pageBytes: 4096)
-    if let blocks = parseFreeBlocks(head + text, order: 9, pageBytes: 4096) { precondition((0...all!).contains(blocks)) }
+    let huge = parseFreeBlocks(head + text, order: 9, pageBytes: 4096)
+    if let huge { precondition((0...all!).contains(huge)) }
   }
   for index in [0, 5, 63, count] { _ = featureBit(index, of: text) }
   _ = (parseHypervisorFlag(text), parseHypervisorFlag("flags : " + text), kernelFlag(text))

@@ -47,7 +47,7 @@ extension Diagnosis {
         add(
           Finding(
             "group.limit", "memory limit", value, .warning,
-            "so near to the limit a hugepage is refused and base pages come in its place, and hugepages are reclaimed",
+            "so near to the limit a hugepage may be refused, and base pages come in its place",
             advice: "\(command), or release memory earlier (hugespan run --memory-price)"))
       } else {
         add(
