@@ -67,7 +67,11 @@ struct ObjectImporter: ~Copyable {
   private let interval: UInt64
   private var objects: [UInt64: Int] = [:]
   private var time: UInt64 = 0
-  private var thread = 0
+  /// The numbers of the threads that did something, by what the log calls them.
+  private var threads: [UInt64: Int] = [:]
+  private var threadCount = 0
+  private var thread: UInt64 = 0
+  private var line = 1
   var report = LogImport()
 
   /// - Parameters:
@@ -85,9 +89,10 @@ struct ObjectImporter: ~Copyable {
     report.hasTimes = start != nil
   }
 
-  /// The calls that follow are of this thread and time; nil where the log has none.
-  mutating func begin(thread: Int, nanoseconds: UInt64?) {
+  /// What follows is of this thread and time (nil where the log has none), and of this line.
+  mutating func begin(thread: UInt64, nanoseconds: UInt64?, line: Int) {
     self.thread = thread
+    self.line = line
     guard let nanoseconds else { return }
     let start = writer.header.startNanoseconds
     if nanoseconds < start || nanoseconds - start < time {
@@ -96,6 +101,9 @@ struct ObjectImporter: ~Copyable {
       time = nanoseconds - start
     }
   }
+
+  /// The thread has ended; what is called so from now on is another one.
+  mutating func endThread() { threads[thread] = nil }
 
   /// Something is born; at address 0 the call failed. No bytes count as one, as in every trace.
   mutating func allocate(
@@ -145,7 +153,18 @@ struct ObjectImporter: ~Copyable {
 
   private mutating func append(_ body: TraceEventBody) throws(TraceError) {
     if !report.hasTimes { time = UInt64(writer.eventCount) * interval }
-    try writer.append(TraceEvent(time: time, thread: thread, body: body))
+    try writer.append(TraceEvent(time: time, thread: try threadNumber(), body: body))
+  }
+
+  /// Threads are numbered as they first do something.
+  private mutating func threadNumber() throws(TraceError) -> Int {
+    if let known = threads[thread] { return known }
+    if threadCount == TraceLimits.threads {
+      throw TraceError(.badLine("more than \(TraceLimits.threads) threads"), at: .cell(line: line, column: 1))
+    }
+    threads[thread] = threadCount
+    threadCount += 1
+    return threadCount - 1
   }
 
   consuming func finish() throws(TraceError) -> LogImport {

@@ -65,13 +65,19 @@ struct LogScanner {
     return TraceError(.badLine(text), at: .cell(line: lineNumber, column: place - lineStart + 1))
   }
 
-  /// The word as a number below `limit`: decimal, or hexadecimal after 0x. `suffix` bytes at its end are not part of it.
-  func number(_ index: Int, _ name: String, below limit: UInt64, suffix: Int = 0) throws(TraceError) -> UInt64 {
+  /// The word as a number: decimal, or hexadecimal after 0x. `suffix` bytes at its end are not part of it.
+  func number(_ index: Int, _ name: String, atMost limit: UInt64, suffix: Int = 0) throws(TraceError) -> UInt64 {
     guard words.indices.contains(index) else { throw refusal("the line ends before \(name)", index) }
-    guard let value = Self.number(file.bytes[words[index].dropLast(suffix)]), value < limit else {
-      throw refusal("'\(text(index))' is no \(name): a number below \(limit)", index)
+    guard let value = Self.number(file.bytes[words[index].dropLast(suffix)]), value <= limit else {
+      throw refusal("'\(text(index))' is no \(name): a number of at most \(limit)", index)
     }
     return value
+  }
+
+  /// The word as the size of what lies at `address`. A call that failed may have asked for any.
+  func bytes(_ index: Int, at address: UInt64) throws(TraceError) -> Int {
+    let limit = UInt64(TraceLimits.objectBytes)
+    return Int(min(try number(index, "size", atMost: address == 0 ? .max : limit), limit))
   }
 
   /// The word as an address; 0 may be spelt `(nil)` or `(null)`.

@@ -41,7 +41,7 @@ struct MemoryReplayLog {
     guard scanner.text(0).hasSuffix(":") else {
       throw scanner.refusal("'\(scanner.text(0))' is no thread: a number and a colon", 0)
     }
-    let thread = try scanner.number(0, "thread", below: 1 << 32, suffix: 1)
+    let thread = try scanner.number(0, "thread", atMost: UInt64(UInt32.max), suffix: 1)
     let name = scanner.text(1)
     guard ["malloc", "calloc", "realloc", "memalign", "free", "thread_done"].contains(name) else {
       throw scanner.refusal(
@@ -59,21 +59,17 @@ struct MemoryReplayLog {
     var next = 3
     switch name {
     case "malloc":
-      line.call = .allocate(bytes: try bytes(3), alignment: 1, kind: .plain)
+      line.call = .allocate(bytes: try scanner.bytes(3, at: line.address), alignment: 1, kind: .plain)
       next = 4
     case "calloc":
-      let (total, overflow) = try bytes(3).multipliedReportingOverflow(by: try bytes(4))
-      // Only a call that fails may ask for more than there is.
-      if overflow || total > TraceLimits.objectBytes, line.address != 0 {
-        throw scanner.refusal("\(scanner.text(3)) times \(scanner.text(4)) bytes are more than any address space", 3)
-      }
-      line.call = .allocate(bytes: overflow ? 0 : total, alignment: 1, kind: .zeroed)
+      line.call = .allocate(bytes: try product(line.address), alignment: 1, kind: .zeroed)
       next = 5
     case "realloc":
-      line.call = .reallocate(old: try scanner.address(3), bytes: try bytes(4))
+      line.call = .reallocate(old: try scanner.address(3), bytes: try scanner.bytes(4, at: line.address))
       next = 5
     case "memalign":
-      line.call = .allocate(bytes: try bytes(4), alignment: try alignment(3), kind: .aligned)
+      let alignment = try alignment(3)
+      line.call = .allocate(bytes: try scanner.bytes(4, at: line.address), alignment: alignment, kind: .aligned)
       next = 5
     default: break
     }
@@ -81,18 +77,25 @@ struct MemoryReplayLog {
     return line
   }
 
-  private func bytes(_ index: Int) throws(TraceError) -> Int {
-    Int(try scanner.number(index, "size", below: UInt64(TraceLimits.objectBytes) + 1))
+  /// What calloc was asked for.
+  private func product(_ address: UInt64) throws(TraceError) -> Int {
+    let count = try scanner.bytes(3, at: address)
+    let (total, overflow) = count.multipliedReportingOverflow(by: try scanner.bytes(4, at: address))
+    if address == 0 { return 0 }
+    if overflow || total > TraceLimits.objectBytes {
+      throw scanner.refusal("\(scanner.text(3)) times \(scanner.text(4)) bytes are more than any address space", 3)
+    }
+    return total
   }
 
   /// Android's memalign takes the next power of two.
   private func alignment(_ index: Int) throws(TraceError) -> Int {
-    let asked = Int(try scanner.number(index, "alignment", below: 1 << TraceLimits.alignmentLogarithm + 1))
+    let asked = Int(try scanner.number(index, "alignment", atMost: 1 << UInt64(TraceLimits.alignmentLogarithm)))
     return asked <= 1 ? 1 : 1 << (Int.bitWidth - (asked - 1).leadingZeroBitCount)
   }
 
   private func time(_ index: Int) throws(TraceError) -> UInt64 {
-    try scanner.number(index, "time in nanoseconds", below: TraceLimits.nanoseconds)
+    try scanner.number(index, "time in nanoseconds", atMost: TraceLimits.nanoseconds)
   }
 
   /// Start and end from word `index` on; the start counts.
@@ -136,26 +139,14 @@ extension MemoryReplayLog {
     var importer = try ObjectImporter(
       program: program, start: start, isFine: isFine, eventsPerSecond: eventsPerSecond, output: output)
     var log = MemoryReplayLog(file)
-    var threads: [UInt64: Int] = [:]
-    var threadCount = 0
     while let line = try log.line() {
-      if line.call == .threadDone {
-        threads[line.thread] = nil
-        continue
-      }
-      let thread = threads[line.thread] ?? threadCount
-      if thread == threadCount {
-        if threadCount == TraceLimits.threads { throw log.scanner.refusal("too many threads", 0) }
-        threads[line.thread] = thread
-        threadCount += 1
-      }
-      importer.begin(thread: thread, nanoseconds: line.nanoseconds)
+      importer.begin(thread: line.thread, nanoseconds: line.nanoseconds, line: log.scanner.lineNumber)
       switch line.call {
       case .allocate(let bytes, let alignment, let kind):
         try importer.allocate(line.address, bytes: bytes, alignment: alignment, kind: kind)
       case .reallocate(let old, let bytes): try importer.reallocate(old, to: line.address, bytes: bytes)
       case .free: try importer.free(line.address)
-      case .threadDone: break
+      case .threadDone: importer.endThread()
       }
     }
     return try importer.finish()

@@ -48,11 +48,10 @@ struct MtraceLog {
       if scanner.word(index, is: "-") { return .free(address: address) }
       if scanner.word(index, is: "<") { return .take(address: address) }
       if scanner.word(index, is: "!") {
-        _ = try scanner.number(index + 2, "size", below: .max)
+        _ = try scanner.bytes(index + 2, at: 0)
         return .fail
       }
-      let limit = address == 0 ? UInt64.max : UInt64(TraceLimits.objectBytes) + 1
-      let bytes = Int(truncatingIfNeeded: try scanner.number(index + 2, "size", below: limit))
+      let bytes = try scanner.bytes(index + 2, at: address)
       return scanner.word(index, is: "+")
         ? .allocate(address: address, bytes: bytes) : .give(address: address, bytes: bytes)
     }
