@@ -100,7 +100,9 @@ struct MemoryReplayLog {
 
   /// Start and end from word `index` on; the start counts.
   private mutating func times(_ index: Int) throws(TraceError) -> UInt64? {
-    if scanner.words.count > index + 2 { throw scanner.refusal("the line has more than a call and two times", index + 2) }
+    if scanner.words.count > index + 2 {
+      throw scanner.refusal("the line has more than a call and two times", index + 2)
+    }
     let isTimed = hasTimes ?? (scanner.words.count > index)
     hasTimes = isTimed
     if !isTimed {

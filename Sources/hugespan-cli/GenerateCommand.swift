@@ -26,7 +26,13 @@ let generateCommand = Command(
       help: "Allocate as this profile says: lines of size in bytes, births per second, objects alive"
     ),
     Option(
-      "pathology", .choice(Pathology.allCases.map { Choice($0.rawValue, $0.help) }),
+      "pathology",
+      .text(
+        "NAME", known: Pathology.allCases.map { Choice($0.rawValue, $0.help) },
+        check: { text in
+          let names = Pathology.allCases.map(\.rawValue)
+          return names.contains(text) ? nil : "unknown value '\(text)' (known: \(names.joined(separator: ", ")))"
+        }),
       help: "Be the worst case of one thing, in place of a shape"),
     Option("seed", .count(), help: "Where the random numbers begin", defaultText: "1"),
     Option("peak", .size(), help: "Most live bytes", defaultText: "256MiB"),
@@ -37,8 +43,8 @@ let generateCommand = Command(
       defaultText: "a twentieth of the length"),
     Option(
       "break-even", .duration(),
-      help: "Of refault-storm and just-over-break-even: the idle time after which holding a hugepage has cost as much as "
-        + "releasing it and faulting it back",
+      help: "Of refault-storm and just-over-break-even: the idle time after which holding a hugepage has cost as much "
+        + "as releasing it and faulting it back",
       defaultText: "\(Pathology.usualBreakEven / 1_000_000)ms, that of the default prices"),
     Option("json", .file(), help: "Describe the trace as JSON; '-' for standard output"),
   ],

@@ -51,7 +51,8 @@ let traceImportCommand = Command(
     let format = invocation.text("format").flatMap(ImportFormat.init) ?? ImportFormat.detect(input)
     if format == .jemallocTable, (try? FleetProfile(parsing: input)) != nil {
       throw CommandFailure(
-        "\(path): a profile and no table; 'hugespan generate --profile' makes traces of profiles", status: .malformedInput)
+        "\(path): a profile and no table; 'hugespan generate --profile' makes traces of profiles",
+        status: .malformedInput)
     }
     let report = try writingWhole(output) { descriptor in
       try readingTrace(path) { () throws(TraceError) -> any ImportReport in

@@ -104,7 +104,8 @@ struct BadInputTests {
     try expect(
       generate + ["refault-storm", "--length", "3s", "--break-even", "500ms"], 64,
       "--length: refault-storm takes at least 4000ms")
-    try expect(["generate", "-o", trace, "--length", "3s", "--start-up", "4s"], 64, "--start-up: the trace ends before")
+    try expect(
+      ["generate", "-o", trace, "--length", "3s", "--start-up", "4s"], 64, "--start-up: the trace ends before")
     #expect(!FileManager.default.fileExists(atPath: trace))
   }
 

@@ -23,9 +23,10 @@ private func check(_ log: [UInt8], _ format: ImportFormat) {
     let events = try allEvents(trace)
     precondition(report.events == events.count, "the report counts other events than there are")
     let (again, second) = try imported(Array(written(events).utf8), .memoryReplay)
-    precondition(try allEvents(again).map(\.body) == events.map(\.body), "written and imported again, events differ")
+    let copies = try allEvents(again)
+    precondition(copies.map(\.body) == events.map(\.body), "written and imported again, events differ")
     let start = events.first?.time ?? 0
-    precondition(try allEvents(again).map(\.time) == events.map { $0.time - start }, "times differ")
+    precondition(copies.map(\.time) == events.map { $0.time - start }, "times differ")
     precondition(second.unknownReleases == 0 && second.unseenReleases == 0 && second.failedCalls == 0)
   } catch { fatalError("an accepted log gave a trace that is refused: \(error)") }
 }

@@ -2,7 +2,7 @@
 //
 // They come from the literature on fragmentation and on renting or buying, and from what page heaps are known to do badly. Where a real
 // program does a bit of everything, each of these does one thing and nothing else, so that what a policy does about it is seen at
-// once. What each stresses is in Docs/Generators.md; how each runs, in PathologicalTrace.swift.
+// once. What each stresses is in Docs/Generators.md; how each runs, in PathologicalProgram.swift.
 
 import HugeSpanCore
 import TraceFormat
@@ -21,7 +21,7 @@ package enum Pathology: String, CaseIterable, Sendable {
   /// One line for help texts.
   package var help: String {
     switch self {
-    case .largeThenSmall: "one large object then one small, over and over; the large ones die, each round asks for larger"
+    case .largeThenSmall: "one large object, one small, and so on; the large ones die, the next are larger"
     case .alternating: "of objects in a row every second one dies, and the next ones are twice as large as the holes"
     case .phases: "many small objects and few large ones take turns, each time all of the memory"
     case .justOverHugepage: "every object is one to sixteen pages longer than a hugepage"

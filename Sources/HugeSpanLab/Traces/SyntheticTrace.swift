@@ -27,7 +27,7 @@ package enum TraceShape: String, CaseIterable, Sendable {
     let start = position < startUp ? position / startUp : 1
     switch self {
     case .steady: return start
-    case .dropAndRise: return position > 0.35 && position < 0.7 ? 0.3 : start
+    case .dropAndRise: return position > 0.35 && position < 0.7 ? min(start, 0.3) : start
     case .diurnal:
       let wave = abs((position * 3).truncatingRemainder(dividingBy: 1) * 2 - 1)  // 1 at the ends, 0 in the middle
       return min(start, 0.25 + 0.75 * (1 - wave * wave * (3 - 2 * wave)))
@@ -137,7 +137,8 @@ private struct GeneratorState {
 
   private mutating func fillSlice() {
     let position = Double(time) / Double(description.nanoseconds)
-    let target = Int(description.shape.level(at: position, startUp: description.startUpShare) * Double(description.peakBytes))
+    let level = description.shape.level(at: position, startUp: description.startUpShare)
+    let target = Int(level * Double(description.peakBytes))
     // At most a 300th of the peak per slice: even a sudden drop takes the program a third of a second.
     var budget = max(description.peakBytes / 300, 64 << 10)
     while liveBytes < target - (256 << 10), budget > 0 { budget -= grow() }

@@ -227,9 +227,8 @@ final class PathologicalProgram {
       for block in 0..<count {
         let survivor = Int.random(in: 0..<neighbours, using: &random)
         for place in 0..<neighbours {
-          if place == survivor { kept.append(born[block * neighbours + place]) } else {
-            dying.append(born[block * neighbours + place])
-          }
+          let object = born[block * neighbours + place]
+          if place == survivor { kept.append(object) } else { dying.append(object) }
         }
       }
       try wait(round / 10)
