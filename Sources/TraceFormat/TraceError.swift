@@ -31,7 +31,7 @@ public struct TraceError: Error, Equatable, Sendable {
     case byte(Int)
     /// A line, counted from 1, of the text form.
     case line(Int)
-    /// A field of a line of a table; both are counted from 1.
+    /// A field of a line of a table, or a byte of a line of a log; both are counted from 1.
     case cell(line: Int, column: Int)
     /// An event, counted from 0, that was given to a writer.
     case event(Int)

@@ -71,6 +71,44 @@ struct BadInputTests {
       ["trace", "export", try generatedTrace(folder, seconds: 1), "-o", table], 65, "record with --level span")
   }
 
+  @Test("a log that is malformed, with line and column, and what is no table")
+  func logs() throws {
+    let folder = try TemporaryFolder()
+    let trace = folder.path + "/t.hstrace"
+    func file(_ name: String, _ text: String) throws -> String {
+      try Data(text.utf8).write(to: URL(fileURLWithPath: folder.path + "/" + name))
+      return folder.path + "/" + name
+    }
+    let android = try file("android.log", "1: malloc 0x10 5\n1: free 10\n")
+    try expect(["trace", "import", android, "-o", trace], 65, "android.log: '10' is no address: 0x and hexa")
+    try expect(["trace", "import", android, "-o", trace], 65, ", in line 2, column 9")
+    let mtrace = try file("m.log", "= Start\n@ [0x4] ? 0x10\n")
+    try expect(["trace", "import", mtrace, "-o", trace], 65, "m.log: '?' is no operation")
+    try expect(["trace", "import", mtrace, "-o", trace, "--format", "memory-replay"], 65, "'=' is no thread")
+    let profile = try file("p.csv", "8,1000,500\n64,3,70\n")
+    try expect(["trace", "import", profile, "-o", trace], 65, "'hugespan generate --profile' makes traces of profiles")
+    #expect(!FileManager.default.fileExists(atPath: trace))
+  }
+
+  @Test("options that a pathology has no use for, or that leave no room for it")
+  func pathologies() throws {
+    let folder = try TemporaryFolder()
+    let trace = folder.path + "/t.hstrace"
+    let generate = ["generate", "-o", trace, "--pathology"]
+    try expect(generate + ["wear"], 64, "unknown value 'wear'")
+    try expect(generate + ["survivors", "--shape", "spiky"], 64, "--shape: a pathology has its own")
+    try expect(generate + ["survivors", "--churn", "5"], 64, "--churn: a pathology has its own")
+    try expect(generate + ["survivors", "--break-even", "1s"], 64, "--break-even: survivors does not go by it")
+    try expect(["generate", "-o", trace, "--break-even", "1s"], 64, "--break-even: only a --pathology goes by it")
+    try expect(generate + ["survivors", "--peak", "8MiB"], 64, "--peak: a pathology takes at least 16MiB")
+    try expect(
+      generate + ["refault-storm", "--length", "3s", "--break-even", "500ms"], 64,
+      "--length: refault-storm takes at least 4000ms")
+    try expect(
+      ["generate", "-o", trace, "--length", "3s", "--start-up", "4s"], 64, "--start-up: the trace ends before")
+    #expect(!FileManager.default.fileExists(atPath: trace))
+  }
+
   @Test("an output that cannot be made, or not be written")
   func output() throws {
     let folder = try TemporaryFolder()

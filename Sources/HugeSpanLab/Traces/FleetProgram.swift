@@ -5,8 +5,8 @@
 // together are one Poisson process: when the next birth is, and of which size, are two draws, the second from a table of cumulated
 // rates. Deaths wait in a heap by time. Live memory is scaled to a peak by scaling all rates; lifetimes stay.
 //
-// A program that has run for long begins with what lives at load 1: that comes over the start-up, the first twentieth of the trace, in which the
-// load rises in a straight line; the two together make live objects of each size rise in a straight line too.
+// A program that has run for long begins with what lives at load 1: that comes over the start-up (the first twentieth of the
+// trace, if nothing else is asked for), in which the load rises in a straight line; the two together make live objects of each size rise in a straight line too.
 
 import TraceFormat
 
@@ -21,9 +21,12 @@ package struct FleetProgram: Sendable {
   package var nanoseconds: UInt64
   /// What the profile is called.
   package var name: String
+  /// How long the program starts up; nil for a twentieth of its time.
+  package var startUpNanoseconds: UInt64?
 
   package init(
-    _ profile: FleetProfile, name: String, shape: TraceShape, seed: UInt64, peakBytes: Int, nanoseconds: UInt64
+    _ profile: FleetProfile, name: String, shape: TraceShape, seed: UInt64, peakBytes: Int, nanoseconds: UInt64,
+    startUpNanoseconds: UInt64? = nil
   ) {
     self.profile = profile
     self.name = name
@@ -31,7 +34,12 @@ package struct FleetProgram: Sendable {
     self.seed = seed
     self.peakBytes = peakBytes
     self.nanoseconds = nanoseconds
+    self.startUpNanoseconds = startUpNanoseconds
   }
+
+  fileprivate var startUpShare: Double { startUpNanoseconds.map { Double($0) / Double(nanoseconds) } ?? 0.05 }
+
+  fileprivate func load(at position: Double) -> Double { shape.level(at: position, startUp: startUpShare) }
 
   /// Sizes that are too large for the peak: one object of them would be more than a quarter of it.
   package var omittedSizes: Int { profile.sizes.count { $0.bytes > peakBytes / 4 } }
@@ -39,8 +47,9 @@ package struct FleetProgram: Sendable {
   /// Writes the trace to an open file. Equal parameters give equal bytes.
   package func write(to descriptor: Int32) throws(TraceError) {
     let header = TraceHeader(
-      program: "fleet-\(name)-\(shape.rawValue)", arguments: ["seed=\(seed)", "peak=\(peakBytes)"], system: "generated",
-      pageBytes: 4096, timeUnitNanoseconds: 1000, startNanoseconds: 0)
+      program: "fleet-\(name)-\(shape.rawValue)",
+      arguments: ["seed=\(seed)", "peak=\(peakBytes)"] + (startUpNanoseconds.map { ["start-up=\($0)"] } ?? []),
+      system: "generated", pageBytes: 4096, timeUnitNanoseconds: 1000, startNanoseconds: 0)
     var writer = try TraceWriter(header: header, output: .descriptor(descriptor))
     var life = FleetLife(self)
     while let event = life.next() { try writer.append(event) }
@@ -93,7 +102,7 @@ private struct FleetLife {
       standing.append(live)
     }
     starting = sizes.isEmpty ? 0 : Int(live)
-    startEnd = length / 20
+    startEnd = program.startUpNanoseconds.map { Double($0) / 1e9 } ?? length / 20
     nextStart = 0
     nextBirth = .infinity
     if rate > 0 { nextBirth = 0 }
@@ -150,7 +159,7 @@ private struct FleetLife {
       }
       // The process runs at the rate of the highest load; of its points as many are births as the load says.
       nextBirth = time + exponential(mean: 1 / cumulated.last!)
-      if uniform() < program.shape.level(at: time / length) {
+      if uniform() < program.load(at: time / length) {
         return born(time, sizes[Self.index(of: uniform() * cumulated.last!, in: cumulated)])
       }
     }
@@ -171,7 +180,7 @@ private struct FleetLife {
 
   private mutating func sample(_ time: Double) -> TraceEventBody {
     // Half a CPU at load 1, and as busy as the load is; all that lives is in memory.
-    busySeconds += 0.1 * 0.5 * program.shape.level(at: time / length)
+    busySeconds += 0.1 * 0.5 * program.load(at: time / length)
     return .sample(
       ProgramSample(
         cpuNanoseconds: UInt64(busySeconds * 1e9), anonymousBytes: liveBytes, hugeBytes: 0,

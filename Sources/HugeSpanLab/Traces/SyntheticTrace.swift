@@ -21,12 +21,13 @@ package enum TraceShape: String, CaseIterable, Sendable {
   }
 
   /// Share of the peak that lives at `position`, 0 to 1, of the trace.
-  func level(at position: Double) -> Double {
-    // Every program starts up for a twentieth of its time.
-    let start = min(position / 0.05, 1)
+  ///
+  /// - Parameter startUp: The share of the trace in which the program starts: its load rises in a straight line.
+  func level(at position: Double, startUp: Double = 0.05) -> Double {
+    let start = position < startUp ? position / startUp : 1
     switch self {
     case .steady: return start
-    case .dropAndRise: return position > 0.35 && position < 0.7 ? 0.3 : start
+    case .dropAndRise: return position > 0.35 && position < 0.7 ? min(start, 0.3) : start
     case .diurnal:
       let wave = abs((position * 3).truncatingRemainder(dividingBy: 1) * 2 - 1)  // 1 at the ends, 0 in the middle
       return min(start, 0.25 + 0.75 * (1 - wave * wave * (3 - 2 * wave)))
@@ -45,6 +46,8 @@ package struct SyntheticTrace: Sendable {
   package var nanoseconds: UInt64 = 60_000_000_000
   /// Objects that are born and die within about 100 ms, per second.
   package var churnPerSecond = 5_000
+  /// How long the program starts up; nil for a twentieth of its time.
+  package var startUpNanoseconds: UInt64?
 
   package init() {}
 
@@ -56,10 +59,24 @@ package struct SyntheticTrace: Sendable {
     try writer.finish(.exited(status: 0))
   }
 
+  /// A size as allocators see them.
+  static func drawSize(_ random: inout SeededRandom) -> Int {
+    let kind = Int.random(in: 0..<1000, using: &random)
+    // Most objects are small, most bytes are not.
+    if kind < 700 { return Int.random(in: 16...128, using: &random) }
+    if kind < 930 { return Int.random(in: 129...2048, using: &random) }
+    if kind < 990 { return Int.random(in: 2049...32768, using: &random) }
+    if kind < 999 { return Int.random(in: 32769...262_144, using: &random) }
+    return Int.random(in: 262_145...2_097_152, using: &random)
+  }
+
+  fileprivate var startUpShare: Double { startUpNanoseconds.map { Double($0) / Double(nanoseconds) } ?? 0.05 }
+
   private var header: TraceHeader {
     TraceHeader(
       program: "synthetic-\(shape.rawValue)",
-      arguments: ["seed=\(seed)", "peak=\(peakBytes)", "churn=\(churnPerSecond)"], system: "generated", pageBytes: 4096,
+      arguments: ["seed=\(seed)", "peak=\(peakBytes)", "churn=\(churnPerSecond)"]
+        + (startUpNanoseconds.map { ["start-up=\($0)"] } ?? []), system: "generated", pageBytes: 4096,
       timeUnitNanoseconds: 1000, startNanoseconds: 0)
   }
 }
@@ -120,7 +137,8 @@ private struct GeneratorState {
 
   private mutating func fillSlice() {
     let position = Double(time) / Double(description.nanoseconds)
-    let target = Int(description.shape.level(at: position) * Double(description.peakBytes))
+    let level = description.shape.level(at: position, startUp: description.startUpShare)
+    let target = Int(level * Double(description.peakBytes))
     // At most a 300th of the peak per slice: even a sudden drop takes the program a third of a second.
     var budget = max(description.peakBytes / 300, 64 << 10)
     while liveBytes < target - (256 << 10), budget > 0 { budget -= grow() }
@@ -129,15 +147,7 @@ private struct GeneratorState {
     if time >= nextSample { appendSample() }
   }
 
-  private mutating func drawSize() -> Int {
-    let kind = Int.random(in: 0..<1000, using: &random)
-    // Most objects are small, most bytes are not.
-    if kind < 700 { return Int.random(in: 16...128, using: &random) }
-    if kind < 930 { return Int.random(in: 129...2048, using: &random) }
-    if kind < 990 { return Int.random(in: 2049...32768, using: &random) }
-    if kind < 999 { return Int.random(in: 32769...262_144, using: &random) }
-    return Int.random(in: 262_145...2_097_152, using: &random)
-  }
+  private mutating func drawSize() -> Int { SyntheticTrace.drawSize(&random) }
 
   private mutating func birth(_ bytes: Int) -> Int {
     let kind: AllocationKind = bytes > 32768 && births % 5 == 0 ? .zeroed : .plain

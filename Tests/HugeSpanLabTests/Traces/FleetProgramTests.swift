@@ -11,14 +11,17 @@ private let sizes = FleetProfile([
   .init(bytes: 200_000, birthsPerSecond: 2, live: 60),
 ])
 
-private func events(_ shape: TraceShape, seed: UInt64, peak: Int, seconds: UInt64) throws -> [TraceEvent] {
+private func events(
+  _ shape: TraceShape, seed: UInt64, peak: Int, seconds: UInt64, startUp: UInt64? = nil
+) throws -> [TraceEvent] {
   let path = NSTemporaryDirectory() + "fleet-\(UUID().uuidString).hstrace"
   defer { unlink(path) }
   let file = open(path, O_WRONLY | O_CREAT | O_EXCL, 0o600)
   try #require(file >= 0)
   defer { close(file) }
   try FleetProgram(
-    sizes, name: "test", shape: shape, seed: seed, peakBytes: peak, nanoseconds: seconds * 1_000_000_000
+    sizes, name: "test", shape: shape, seed: seed, peakBytes: peak, nanoseconds: seconds * 1_000_000_000,
+    startUpNanoseconds: startUp
   ).write(to: file)
   var reader = try TraceReader(TraceFile(path: path))
   var result: [TraceEvent] = []
@@ -83,6 +86,16 @@ private func living(_ events: [TraceEvent], at seconds: Double) -> (bytes: Int, 
     lives.sort()
     #expect(abs(lives.reduce(0, +) / Double(lives.count) - 0.5) < 0.02)
     #expect(abs(lives[lives.count / 2] - 0.5 * 0.6931) < 0.02)
+  }
+
+  @Test func startsUpForAsLongAsItIsAskedTo() throws {
+    let slow = try events(.steady, seed: 8, peak: Self.peak, seconds: 20, startUp: 10_000_000_000)
+    for (time, share) in [(2.0, 0.2), (5, 0.5), (15, 1)] {
+      let count = Double(living(slow, at: time).counts[64] ?? 0)
+      #expect(abs(count - 2000 * share) < 5 * (2000 * share).squareRoot(), "\(count) at \(time)")
+    }
+    let atOnce = try events(.steady, seed: 8, peak: Self.peak, seconds: 20, startUp: 0)
+    #expect(abs(Double(living(atOnce, at: 0).counts[64] ?? 0) - 2000) < 250)
   }
 
   @Test func followsTheLoad() throws {
