@@ -25,7 +25,7 @@ package struct SystemReader {
 
   private mutating func readAll() {
     facts.kernelRelease = text("/proc/sys/kernel/osrelease").map(firstLine)
-    if root.isEmpty { facts.pageBytes = Int(sysconf(Int32(_SC_PAGESIZE))) }
+    if root.isEmpty { facts.pageBytes = Int(getpagesize()) }
     facts.memoryBytes = text("/proc/meminfo").flatMap { memoryField("MemTotal", of: $0) }
     facts.hugePages = hugePages()
     let hugePageBytes = facts.hugePages?.hugePageBytes ?? 1 << 21

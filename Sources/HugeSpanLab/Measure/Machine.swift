@@ -33,7 +33,7 @@ package struct Machine: Codable, Equatable, Sendable {
       processor: processorName(), cores: Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))),
       memoryBytes: field("MemTotal", memory), swapBytes: field("SwapTotal", memory),
       kernelRelease: text(of: &name.release), architecture: text(of: &name.machine),
-      pageBytes: Int(sysconf(Int32(_SC_PAGESIZE))), hugePageBytes: number(contents(ofFile: huge + "hpage_pmd_size")),
+      pageBytes: Int(getpagesize()), hugePageBytes: number(contents(ofFile: huge + "hpage_pmd_size")),
       thpEnabled: selected(contents(ofFile: huge + "enabled")), thpDefrag: selected(contents(ofFile: huge + "defrag")),
       khugepaged: khugepaged, memoryCgroupVersion: (try? CgroupMembership.find())?.version.rawValue)
   }

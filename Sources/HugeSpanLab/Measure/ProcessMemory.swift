@@ -21,7 +21,7 @@ package struct ProcessMemory: ~Copyable {
     status = swaps > 1 ? open("/proc/self/status", O_RDONLY | O_CLOEXEC) : -1
     buffer = .allocate(byteCount: 64 << 10, alignment: 16)
     buffer.initializeMemory(as: UInt8.self, repeating: 0)
-    pageBytes = Int(sysconf(Int32(_SC_PAGESIZE)))
+    pageBytes = Int(getpagesize())
   }
 
   deinit {

@@ -37,7 +37,7 @@ package struct RawRecording: Sendable {
     log.magic = HS_LOG_MAGIC
     log.start_monotonic = nanoseconds(CLOCK_MONOTONIC)
     log.start_realtime = nanoseconds(CLOCK_REALTIME)
-    log.page_bytes = UInt32(sysconf(Int32(_SC_PAGESIZE)))
+    log.page_bytes = UInt32(getpagesize())
     log.level = (header.level == .malloc ? HS_LOG_LEVEL_MALLOC : HS_LOG_LEVEL_SPAN).rawValue
     var header = header
     header.startNanoseconds = log.start_realtime
