@@ -29,6 +29,10 @@ let compareCommand = Command(
       "budget", .durationOrOff(), help: "Leave out runs that would end later than this",
       defaultText: "2m without TRACE, off with"),
     Option(
+      "repeat", .count(in: 1...100),
+      help: "Make every run so many times, and keep the one whose calls and faults took the least CPU time",
+      defaultText: "1"),
+    Option(
       "both",
       help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
@@ -113,17 +117,22 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
     commonArguments: told(runOptions.map(\.name).filter { !ofOneKernel.contains($0) })
       + (keepsSeries ? ["--series"] : []),
     machineArguments: told(["speed"]), simulationArguments: told(["machine"]),
-    runs: Grid.runs(traces: traces, policies: policies, strategies: strategies, kernels: kernels),
+    runs: (0..<(invocation.count("repeat") ?? 1)).flatMap { round in
+      // What is simulated comes out the same each time.
+      Grid.runs(
+        traces: traces, policies: policies, strategies: strategies,
+        kernels: round == 0 ? kernels : kernels.filter { $0 == "real" })
+    },
     jobs: invocation.count("jobs") ?? max(1, min(2, cores)), budget: budget)
   let outcome = ComparisonRunner(plan, progress: ProgressLine()).run()
 
   let machine = Machine.current()
   let comparison = Comparison(
-    machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: outcome.results,
+    machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: leastDisturbed(outcome.results),
     leftOut: outcome.leftOut)
   if printed.isEmpty { printTables(comparison) }
   try jsonOutput?.write(jsonText(comparison))
-  try csvOutput?.write(csv(of: outcome.results))
+  try csvOutput?.write(csv(of: comparison.runs))
   try htmlOutput?.write(reportPage(of: [NamedComparison(name: "result", comparison: comparison)]))
   for run in outcome.leftOut { printError("left out: \(run.trace) \(run.policy)/\(run.strategy): \(run.reason)") }
   if let signal = outcome.signal { return ExitCode(128 + signal) }

@@ -289,6 +289,9 @@ typedef struct hs_options_error {
  *     scavenger          on, off: the thread that releases memory, also while the program is idle
  *     statistics         a file, to which statistics are written at exit; %p in it stands for the process' number, %% for %
  *
+ * "@FILE" among the pairs stands for those in a file: a pair a line, or several with commas; what is behind a # is for
+ * people. No statistics, no other file, less than 8 KiB.
+ *
  * Sizes take K, M, G, T (also KiB..., powers of 1024; kB, MB, GB, TB are powers of 1000), times ns, us, ms, s, m, h. The
  * last two keys are for `process`; if that is NULL they are unknown. HS_INVALID for what cannot be understood: then
  * nothing has changed and `error`, unless NULL, is filled in. The path in `process` points into `text`.

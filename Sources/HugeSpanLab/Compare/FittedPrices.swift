@@ -16,11 +16,18 @@ enum FittedPrices {
     Operation(name: "whole block released") {
       Double($0.releasedPages - ($0.decisions["pagesReleasedInParts"] ?? 0)) / 512
     },
-    Operation(name: "page released") { Double($0.decisions["pagesReleasedInParts"] ?? 0) },
+    Operation(name: "page released") { isLazy($0) ? 0 : Double($0.decisions["pagesReleasedInParts"] ?? 0) },
     Operation(name: "range released") { Double($0.decisions["releaseRanges"] ?? 0) },
-    Operation(name: "split") { Double($0.splits + ($0.decisions["cures"] ?? 0)) },
+    // MADV_FREE of a part of a hugepage splits it as well, at a price of its own.
+    Operation(name: "split") { isLazy($0) ? 0 : Double($0.splits + ($0.decisions["cures"] ?? 0)) },
+    Operation(name: "lazy split") { isLazy($0) ? Double($0.splits) : 0 },
+    Operation(name: "page freed lazily") { isLazy($0) ? Double($0.releasedPages) : 0 },
     Operation(name: "rebuild") { Double($0.collapses) },
   ]
+
+  private static func isLazy(_ run: RunResult) -> Bool {
+    (try? StrategyChoice(notation: run.strategy))?.isLazy ?? false
+  }
 
   private static let faults: [Operation] = [
     Operation(name: "huge fault") { Double($0.hugeFaults ?? 0) },

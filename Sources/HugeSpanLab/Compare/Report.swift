@@ -27,6 +27,23 @@ package func report(of results: [RunResult], style: TableStyle) -> String {
   return text
 }
 
+/// Of several runs of the same, the one whose calls and faults took the least CPU time: what others do on the machine only adds to it.
+package func leastDisturbed(_ results: [RunResult]) -> [RunResult] {
+  func seconds(_ run: RunResult) -> Double { (run.releaseCPUSeconds ?? 0) + (run.faultCPUSeconds ?? 0) }
+  var kept: [RunResult] = []
+  for run in results {
+    let place = kept.firstIndex {
+      $0.trace == run.trace && $0.policy == run.policy && $0.strategy == run.strategy && $0.kernel == run.kernel
+    }
+    guard let place else {
+      kept.append(run)
+      continue
+    }
+    if seconds(run) < seconds(kept[place]) { kept[place] = run }
+  }
+  return kept
+}
+
 /// What the signs in a table mean.
 package func legend(isClocked: Bool) -> String {
   var text = "Memory in MiB: mean by trace time, and peak. * best of the column; - unknown."

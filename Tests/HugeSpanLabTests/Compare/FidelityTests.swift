@@ -83,6 +83,14 @@ private func run(_ kernel: String, _ trace: String, _ policy: String, _ configur
     #expect(fidelity.cells.allSatisfy { $0.isWithin })
   }
 
+  @Test("of runs that are repeated the least disturbed is kept")
+  func keepsTheLeastDisturbed() {
+    let slow = run("real", "a", "seed") { $0.faultCPUSeconds = 0.9 }
+    let fast = run("real", "a", "seed") { $0.faultCPUSeconds = 0.1 }
+    let other = run("simulated", "a", "seed") { $0.faultCPUSeconds = 0.05 }
+    #expect(leastDisturbed([slow, other, fast, slow]) == [fast, other])
+  }
+
   @Test("finds the least squares that are not negative")
   func solves() {
     let rows = [[1.0, 2, 0], [0, 1, 1], [3, 0, 1], [1, 1, 1]]
