@@ -128,8 +128,8 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
 
   let machine = Machine.current()
   let comparison = Comparison(
-    machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice), runs: leastDisturbed(outcome.results),
-    leftOut: outcome.leftOut)
+    machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice),
+    runs: leastDisturbed(outcome.results), leftOut: outcome.leftOut)
   if printed.isEmpty { printTables(comparison) }
   try jsonOutput?.write(jsonText(comparison))
   try csvOutput?.write(csv(of: comparison.runs))

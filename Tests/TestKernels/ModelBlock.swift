@@ -144,7 +144,7 @@ struct ModelBlock {
   /// Paging out takes what was lazily freed, and moves the rest to swap if there is any. It splits hugepages in any case.
   mutating func pageOut(_ range: Range<Int>, hasSwap: Bool) {
     if isMappedHuge && range.count == Self.pageCount && !isFolioShared && lazyPages > 0 {
-      dontneed(range)
+      takeLazyHuge()
       return
     }
     if isMappedHuge && !isFolioShared { split() }
@@ -180,11 +180,17 @@ struct ModelBlock {
     return true
   }
 
+  /// Reclaim maps the hugepage by pages before it takes it, and leaves the page table behind.
+  private mutating func takeLazyHuge() {
+    dontneed(0..<Self.pageCount)
+    hasPageTable = true
+  }
+
   /// The kernel takes what it was given lazily: of a hugepage all, else what is in `range`.
   mutating func reclaimLazy(_ range: Range<Int> = 0..<pageCount) {
     guard lazyPages > 0 else { return }
     if isMappedHuge {
-      dontneed(0..<Self.pageCount)
+      takeLazyHuge()
     } else {
       for page in range where isLazy[page] { set(page, to: .absent) }
     }

@@ -51,6 +51,9 @@ extension PageHeapCore {
       lock.unlock()
       guard let (block, address) = found else { return }
       let isKept = kernel.pin(at: address) == K.lazyMark(of: address)
+      // All of it is the caller's, who has not written to it yet.
+      let isWhole = rest.end - address >= UInt(bytesPerBlock)
+      if !isKept && isWhole { clearPageTable(AddressRange(start: address, byteCount: bytesPerBlock)) }
       lock.lock()
       // A residency pass that came between knows better.
       if block.pointee.backing == .takenBack { state.pointee.settle(block, isKept: isKept) }
@@ -59,6 +62,21 @@ extension PageHeapCore {
       if next >= rest.end { return }
       rest = AddressRange(start: next, byteCount: Int(rest.end - next))
     }
+  }
+}
+
+extension PageHeapCore {
+  /// Empties `block` for good. Reclaim maps a hugepage by pages before it takes it, and leaves the page table behind, with which the
+  /// next 512 touches would bring base pages (measured, Linux 6.18: 8,192 faults for 16 blocks, and 16 after this). MADV_DONTNEED of
+  /// all of a block frees the page table too. Of a block that others may have pages in by now it would be their contents.
+  private func clearPageTable(_ block: AddressRange) {
+    let outcome = withUnsafePointer(to: block) {
+      kernel.advise(.dontneed, UnsafeBufferPointer(start: $0, count: 1))
+    }
+    lock.lock()
+    state.pointee.totals.releaseCalls += outcome.calls
+    state.pointee.totals.releaseNanoseconds += outcome.nanoseconds
+    lock.unlock()
   }
 }
 

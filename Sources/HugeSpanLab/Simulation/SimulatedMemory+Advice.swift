@@ -125,7 +125,7 @@ extension SimulatedState {
     // Of a folio that is shared nothing goes; base pages beside it may.
     if block.has(Flag.mappedHuge) && block.has(Flag.shared) { return Price.coldBlock }
     if block.has(Flag.mappedHuge) && range.count == Self.pageCount && block.lazy > 0 {
-      change(index) { $0.drop(index) }
+      change(index) { $0.takeLazyHuge(index) }
       return costs.releaseBlock
     }
     var price = 0.0

@@ -68,7 +68,7 @@ extension SimulatedState {
     totals.lazyTaken += Int(block.lazy)
     totals.reclaimNanoseconds += costs.releaseBlock * 1000
     if block.has(Flag.mappedHuge) {
-      change(index) { $0.drop(index) }
+      change(index) { $0.takeLazyHuge(index) }
       return
     }
     let pages = pages(index)

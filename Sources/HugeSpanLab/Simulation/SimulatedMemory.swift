@@ -151,6 +151,13 @@ struct SimulatedState: ~Copyable {
     blocks[index] = block
   }
 
+  /// Reclaim takes a hugepage that was lazily free. It maps it by pages first, and the page table stays: what is touched
+  /// next gets base pages.
+  mutating func takeLazyHuge(_ index: Int) {
+    drop(index)
+    blocks[index].flags |= Flag.pageTable
+  }
+
   /// One hugepage, mapped by one entry.
   mutating func makeHuge(_ index: Int) {
     if blocks[index].side != 0 { giveTable(index) }

@@ -155,6 +155,23 @@ private func mixedHeap(_ kernel: Faulty, _ options: HeapOptions) throws -> Unsaf
     heap.checkInvariants()
   }
 
+  /// Reclaim leaves a page table behind, with which touches bring base pages.
+  @Test func thatWasTakenIsAHugePageAgainForWhoeverGetsAllOfTheBlock() throws {
+    let kernel = Faulty(ModelKernel())
+    let heap = try mixedHeap(kernel, options(freesWholeBlocks: true))
+    defer { heap.deallocate() }
+    _ = heap.pointee.tick(at: 1, processCPU: 0)
+    kernel.base.reclaimLazy()
+    let before = kernel.base.hugeBytes
+    let span = try heap.pointee.allocate(SpanRequest(pageCount: 1024)).span
+    #expect(kernel.faults.count(of: .advise(.dontneed)) == 2)
+    kernel.base.touch(span.range)
+    #expect(kernel.base.hugeBytes == before + 2 * block)
+    heap.pointee.checkInvariants()
+    heap.deinitialize(count: 1)
+    #expect(kernel.base.violations == [])
+  }
+
   @Test func thatIsNoHugePageIsDroppedAndNotFreedLazily() throws {
     let kernel = Faulty(ModelKernel())
     let heap = try PageHeapCore(kernel: kernel, options: options(freesWholeBlocks: true))
