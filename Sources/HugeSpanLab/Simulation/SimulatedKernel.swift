@@ -19,6 +19,7 @@ private final class SimulatedMachine {
     state.initialize(to: SimulatedState(options, costs))
   }
   deinit {
+    state.pointee.destroy()
     state.deinitialize(count: 1)
     state.deallocate()
   }

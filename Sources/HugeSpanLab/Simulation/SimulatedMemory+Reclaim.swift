@@ -25,7 +25,7 @@ extension SimulatedState {
   @inline(never)
   private mutating func reclaim(_ pages: Int, _ mayFail: Bool, _ keeping: Int) -> Bool {
     let goal = totals.charged - pages
-    func isDone(_ state: borrowing SimulatedState) -> Bool { state.totals.charged <= goal }
+    func isDone(_ state: SimulatedState) -> Bool { state.totals.charged <= goal }
     if totals.lazy > 0 {
       walk(Hand.lazy, keeping, until: isDone) { state, index in state.takeLazy(index) }
     }
@@ -51,7 +51,7 @@ extension SimulatedState {
 
   /// Goes once around all blocks from where hand `hand` was, until it is enough.
   private mutating func walk(
-    _ hand: Int, _ keeping: Int, until isDone: (borrowing SimulatedState) -> Bool,
+    _ hand: Int, _ keeping: Int, until isDone: (SimulatedState) -> Bool,
     _ body: (inout SimulatedState, Int) -> Void
   ) {
     for _ in 0..<blockCount {

@@ -34,8 +34,9 @@ package struct SimulatedTotals: Equatable, Sendable {
   package var longestFaultNanoseconds = 0.0
 }
 
-/// State of the machine, behind a pointer: class properties are checked for exclusive access at each use.
-struct SimulatedState: ~Copyable {
+/// State of the machine, behind a pointer: class properties are checked for exclusive access at each use. There is one for
+/// each machine, and nobody copies it; that it could be has a reason: the compiler crashes on it as `~Copyable` with the thread sanitizer.
+struct SimulatedState {
   typealias Flag = SimulatedBlock.Flag
   static let pageCount = SimulatedBlock.pageCount
   static let base: UInt = 1 << 40
@@ -70,7 +71,8 @@ struct SimulatedState: ~Copyable {
     blocks = UnsafeMutableRawPointer(bitPattern: address)!.assumingMemoryBound(to: SimulatedBlock.self)
   }
 
-  deinit { _ = hs_shim_unmap(UInt(bitPattern: blocks), Self.capacity * MemoryLayout<SimulatedBlock>.stride) }
+  /// Gives the blocks back.
+  func destroy() { _ = hs_shim_unmap(UInt(bitPattern: blocks), Self.capacity * MemoryLayout<SimulatedBlock>.stride) }
 
   @inline(__always)
   func index(_ address: UInt) -> Int { Int((address &- Self.base) &>> 21) }
