@@ -78,6 +78,23 @@ public func hs_heap_statistics(
 
 /// As hugespan.h says.
 @c @implementation
+public func hs_heap_prometheus(
+  _ handle: OpaquePointer, _ name: UnsafePointer<CChar>, _ buffer: UnsafeMutablePointer<CChar>?, _ capacity: Int
+) -> Int {
+  var length = 0
+  while name[length] != 0 { length += 1 }
+  let bytes = UnsafeRawPointer(name).assumingMemoryBound(to: UInt8.self)
+  let room = buffer == nil ? 0 : max(capacity - 1, 0)
+  let start = UnsafeMutableRawPointer(buffer)?.assumingMemoryBound(to: UInt8.self)
+  let needed = HeapPointer(handle).pointee.core.statistics().writePrometheus(
+    heap: UnsafeBufferPointer(start: bytes, count: length),
+    into: UnsafeMutableBufferPointer(start: start, count: room))
+  if let start, capacity > 0 { start[min(needed, room)] = 0 }
+  return needed
+}
+
+/// As hugespan.h says.
+@c @implementation
 public func hs_residency_pass(_ handle: OpaquePointer, _ residency: UnsafeMutablePointer<hs_residency>) -> hs_status {
   let heap = HeapPointer(handle)
   do throws(KernelError) {

@@ -69,6 +69,12 @@ static void own_policy_and_strategy(void) {
   hs_statistics statistics;
   statistics.size = sizeof statistics;
   CHECK(hs_heap_statistics(heap, &statistics) == HS_OK);
+  /* As snprintf: the length of all of it, however much there is room for. */
+  static char metrics[16384];
+  size_t needed = hs_heap_prometheus(heap, "c", NULL, 0);
+  CHECK(needed > 2000 && hs_heap_prometheus(heap, "c", metrics, sizeof metrics) == needed);
+  CHECK(strlen(metrics) == needed && strstr(metrics, "hugespan_used_bytes{heap=\"c\"} ") != NULL);
+  CHECK(hs_heap_prometheus(heap, "c", metrics, 8) == needed && strcmp(metrics, "# HELP ") == 0);
   CHECK(statistics.released_pages == 1000 && statistics.used_pages == 24 && statistics.ticks == 1);
   hs_heap_destroy(heap);
 }

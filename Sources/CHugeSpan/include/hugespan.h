@@ -582,6 +582,14 @@ typedef struct hs_statistics {
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */
 hs_status hs_heap_statistics(hs_heap *HS_NONNULL heap, hs_statistics *HS_NONNULL statistics);
 
+/*
+ * The statistics in Prometheus' text format, each series with the label heap="NAME"; `name` may be any text. Writes at most
+ * `capacity` bytes to `buffer`, the last of which is 0, and returns the bytes that all of it takes without that 0, as snprintf does:
+ * if that is `capacity` or more, something is missing. About 5 KB. Allocates nothing. O(blocks).
+ */
+size_t hs_heap_prometheus(hs_heap *HS_NONNULL heap, const char *HS_NONNULL name, char *HS_NULLABLE buffer,
+                          size_t capacity);
+
 /* What the kernel really has under the heap. used_pages_on_huge / used_pages is the coverage. */
 typedef struct hs_residency {
   size_t size; /* set it to sizeof(hs_residency) before the call */

@@ -46,6 +46,9 @@ private let hooks = """
   """
 
 @Suite("The hooks under jemalloc", .enabled(if: canRunOnHeap, cannotRunOnHeap)) struct ContractTests {
+  /// Without a thread that releases: a range that is on its way to the kernel cannot be had for a moment.
+  private static let undisturbed = "policy:immediate,scavenger:off"
+
   private func expectHeld(_ body: String, configuration: String = "policy:immediate") throws {
     let workshop = try Workshop()
     let program = try workshop.compile(
@@ -93,7 +96,7 @@ private let hooks = """
         CHECK(get(other, P, P, false) == NULL);
         munmap(other, 4 * P);
         CHECK(get(other, P, P, false) == NULL);
-      """)
+      """, configuration: Self.undisturbed)
   }
 
   @Test("take back any part and any union of what was handed out") func ranges() throws {
@@ -111,7 +114,7 @@ private let hooks = """
         // What was two extents, and a third from elsewhere between them, goes as one.
         CHECK(!h->merge(h, p + 11 * P, 589 * P, q, 300 * P, true, 0));
         CHECK(!h->dalloc(h, p + 11 * P, 1489 * P, true, 0));
-      """)
+      """, configuration: Self.undisturbed)
   }
 
   @Test("leave releasing to the heap: decommitting and purging are refused, and nothing is lost") func purges() throws {
