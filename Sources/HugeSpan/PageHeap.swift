@@ -176,6 +176,7 @@ public final class PageHeap: @unchecked Sendable {
   public func tick(at nanoseconds: UInt64, processCPU: UInt64) -> TickReport {
     var report = heap.pointee.core.tick(at: nanoseconds, processCPU: processCPU)
     report.nextTickNanoseconds = min(report.nextTickNanoseconds, heap.pointee.watchPressure())
+    heap.pointee.publish(untilNextTick: report.nextTickNanoseconds)
     return report
   }
 
@@ -206,6 +207,18 @@ public final class PageHeap: @unchecked Sendable {
 
   /// A snapshot. O(blocks).
   public var statistics: HeapStatistics { heap.pointee.core.statistics() }
+
+  /// Opens the statistics page, unless there is one: what the heap is and what it is about to do, which others of the same user
+  /// may read while it runs (`hugespan explain`, `hugespan watch`). Written by the scavenger or by `tick`, at most ten times a second.
+  /// It costs a file descriptor, 64 MiB of address space, and 64 bytes of memory for each pageblock.
+  ///
+  /// - Throws: the kernel's error if it refuses one of these.
+  public func openStatisticsPage() throws(KernelError) {
+    if let error = heap.pointee.openPage() { throw error }
+  }
+
+  /// Closes the statistics page, if there is one.
+  public func closeStatisticsPage() { heap.pointee.closePage() }
 
   /// The statistics in Prometheus' text format, for an endpoint that is scraped.
   ///

@@ -248,7 +248,9 @@ public func hs_undo_discard(
 public func hs_tick(_ handle: OpaquePointer, _ now: UInt64, _ processCPU: UInt64) -> UInt64 {
   let report = heap(handle).pointee.core.tick(at: now, processCPU: processCPU)
   let nextLook = heap(handle).pointee.watchPressure()
-  return min(report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds, nextLook)
+  let pause = min(report.isUnfinished ? 1_000_000 : report.nextTickNanoseconds, nextLook)
+  heap(handle).pointee.publish(untilNextTick: pause)
+  return pause
 }
 
 /// As hugespan.h says.

@@ -129,3 +129,15 @@ public func hs_heap_pressure(_ handle: OpaquePointer, _ pressure: UnsafeMutableP
   result.longest_reaction_nanoseconds = record.longestReaction
   return fill(pressure, size: pressure.pointee.size, from: result)
 }
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_page_open(_ handle: OpaquePointer) -> hs_status {
+  guard let error = HeapPointer(handle).pointee.openPage() else { return HS_OK }
+  HeapPointer(handle).pointee.note(error)
+  return error.code == KernelError.outOfMemory.code ? HS_NO_MEMORY : HS_KERNEL
+}
+
+/// As hugespan.h says.
+@c @implementation
+public func hs_page_close(_ handle: OpaquePointer) { HeapPointer(handle).pointee.closePage() }

@@ -19,7 +19,7 @@ enum OptionKey: UInt8 {
   case releaseRate, shortInterval, longInterval, decayTime, cpuBudget, goalPeriod
   case memoryPrice, rebuild, steering, costs
   case strategy, secondStage, freeWhole, pressureLimit, softLimit, hardLimit, hugePages, firstArena
-  case scavenger, statistics
+  case scavenger, statistics, page
 
   var name: StaticString {
     switch self {
@@ -48,6 +48,7 @@ enum OptionKey: UInt8 {
     case .firstArena: "first-arena"
     case .scavenger: "scavenger"
     case .statistics: "statistics"
+    case .page: "page"
     }
   }
 
@@ -67,7 +68,8 @@ enum OptionKey: UInt8 {
       releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, collapse, cure, \
       taxShare
       """
-    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .scavenger:
+    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .scavenger,
+      .page:
       "on or off"
     case .strategy:
       """
@@ -82,17 +84,17 @@ enum OptionKey: UInt8 {
   }
 
   /// The key is for the process, not for a heap.
-  var isForProcess: Bool { self == .scavenger || self == .statistics }
+  var isForProcess: Bool { self.rawValue >= OptionKey.scavenger.rawValue }
 
   /// The number of keys: raw values are 0 up to it.
-  static var count: UInt8 { OptionKey.statistics.rawValue + 1 }
+  static var count: UInt8 { OptionKey.page.rawValue + 1 }
 }
 
 /// As hugespan.h says.
 @c @implementation
 public func hs_process_options_init(_ options: UnsafeMutablePointer<hs_process_options>, _ size: Int) {
   var defaults = hs_process_options(
-    size: size, scavenger: true, statistics_path: nil, statistics_path_length: 0)
+    size: size, scavenger: true, statistics_path: nil, statistics_path_length: 0, page: false)
   withUnsafeBytes(of: &defaults) { bytes in
     UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))
   }
@@ -326,6 +328,10 @@ private struct OptionsReader {
       guard isFileName(value) else { return false }
       process?.statistics_path = UnsafeRawPointer(value.baseAddress!).assumingMemoryBound(to: CChar.self)
       process?.statistics_path_length = value.count
+      return true
+    case .page:
+      guard let isOn = switchValue(value) else { return false }
+      process?.page = isOn
       return true
     }
   }

@@ -38,6 +38,10 @@ public func hs_adapter_create(_ configuration: UnsafePointer<CChar>?) -> Bool {
   }
   do throws(HeapError) {
     adapterHeap = try LinuxHeap.create(translated)
+    // For people only: the program runs without.
+    if process.page && adapterHeap.pointee.openPage() != nil {
+      say("the kernel gives no statistics page, so this process cannot be explained or watched")
+    }
     return true
   } catch {
     switch error {

@@ -83,6 +83,7 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
   ("first-arena", ["2MiB", "64TiB"], ["0", "1MiB", "65TiB"]),
   ("scavenger", ["on", "off"], ["maybe"]),
   ("statistics", ["/tmp/x", "a b", "%p.json", "100%%:x"], ["", "%", "%d", "a%"]),
+  ("page", ["on", "off"], ["", "1", "yes"]),
 ]
 
 @Suite struct OptionsTextTests {

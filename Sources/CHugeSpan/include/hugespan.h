@@ -246,6 +246,7 @@ typedef struct hs_process_options {
   bool scavenger;                          /* run the scavenger's thread (true) */
   const char *HS_NULLABLE statistics_path; /* where statistics go at exit, not terminated; NULL is nowhere */
   size_t statistics_path_length;
+  bool page;                               /* publish a statistics page: hs_page_open (false) */
 } hs_process_options;
 
 /* Sets every process option to its default. `size` is sizeof(hs_process_options). */
@@ -288,12 +289,13 @@ typedef struct hs_options_error {
  *     first-arena        a size, at least 2MiB: address space reserved first
  *     scavenger          on, off: the thread that releases memory, also while the program is idle
  *     statistics         a file, to which statistics are written at exit; %p in it stands for the process' number, %% for %
+ *     page               on, off: publish a statistics page, for hugespan explain and hugespan watch
  *
  * "@FILE" among the pairs stands for those in a file: a pair a line, or several with commas; what is behind a # is for
  * people. No statistics, no other file, less than 8 KiB.
  *
  * Sizes take K, M, G, T (also KiB..., powers of 1024; kB, MB, GB, TB are powers of 1000), times ns, us, ms, s, m, h. The
- * last two keys are for `process`; if that is NULL they are unknown. HS_INVALID for what cannot be understood: then
+ * last three keys are for `process`; if that is NULL they are unknown. HS_INVALID for what cannot be understood: then
  * nothing has changed and `error`, unless NULL, is filled in. The path in `process` points into `text`.
  */
 hs_status hs_options_parse(const char *HS_NONNULL text, hs_options *HS_NONNULL options,
@@ -589,6 +591,18 @@ hs_status hs_heap_statistics(hs_heap *HS_NONNULL heap, hs_statistics *HS_NONNULL
  */
 size_t hs_heap_prometheus(hs_heap *HS_NONNULL heap, const char *HS_NONNULL name, char *HS_NULLABLE buffer,
                           size_t capacity);
+
+/*
+ * The statistics page: what the heap is and what it is about to do, for other processes to read while it runs: totals, a
+ * record for each pageblock, the next tick's work. hugespan explain and hugespan watch show it. Those of the same user, and
+ * root, may read it (by /proc/PID/fd), nobody else may write it, and nothing of it is left when the process ends. It is
+ * written by the scavenger's thread, or by hs_tick, at most ten times a second: some 50 ns a pageblock, 64 bytes of memory for
+ * each, 64 MiB of address space, and a file descriptor (closed on exec). A forked child has a page of its own as soon as it ticks.
+ *
+ * HS_NO_MEMORY, HS_KERNEL if the kernel refuses; HS_OK if there is one already. The layout is in Docs/Explain.md.
+ */
+hs_status hs_page_open(hs_heap *HS_NONNULL heap);
+void hs_page_close(hs_heap *HS_NONNULL heap);
 
 /* What the kernel really has under the heap. used_pages_on_huge / used_pages is the coverage. */
 typedef struct hs_residency {

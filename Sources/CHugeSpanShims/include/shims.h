@@ -23,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -137,6 +138,41 @@ static inline _Bool hs_shim_event_wait(int fd, uint64_t nanoseconds) {
 
 static inline void hs_shim_close(int fd) { (void)close(fd); }
 
+// A file of `bytes` without a name, in memory, which nobody but the mapping that is made here can ever write or resize. Returns the
+// mapping, which a forked child does not get, or minus errno; *fd is the file for others to read, *identity what tells it from
+// a later file of the same number. `name` is what others see of it (/proc/PID/fd).
+static inline long hs_shim_page_open(const char *name, size_t bytes, int *fd, uint64_t *identity) {
+  // MFD_CLOEXEC | MFD_ALLOW_SEALING; F_ADD_SEALS with SEAL, SHRINK, GROW and FUTURE_WRITE. By number: see above.
+  long file = syscall(SYS_memfd_create, name, 3);
+  if (file < 0) return -(long)errno;
+  struct stat about;
+  void *page = MAP_FAILED;
+  if (ftruncate((int)file, (off_t)bytes) == 0 && fstat((int)file, &about) == 0)
+    page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, (int)file, 0);
+  if (page == MAP_FAILED || madvise(page, bytes, MADV_DONTFORK) != 0 || fcntl((int)file, 1033, 1 | 2 | 4 | 16) != 0) {
+    int error = errno;
+    if (page != MAP_FAILED) (void)munmap(page, bytes);
+    close((int)file);
+    return -(long)error;
+  }
+  *fd = (int)file;
+  *identity = (uint64_t)about.st_ino;
+  return (long)page;
+}
+
+// Brings a part of a page into memory, so that writing to it neither faults nor fails. 0 or minus errno.
+static inline long hs_shim_page_fill(int fd, uintptr_t page, size_t offset, size_t bytes) {
+  if (syscall(SYS_fallocate, fd, 0, (off_t)offset, (off_t)bytes) != 0) return -(long)errno;
+  (void)madvise((void *)(page + offset), bytes, HS_SHIM_MADV_POPULATE_WRITE);
+  return 0;
+}
+
+// Closes a page's file, unless the program has closed it and uses the number for something else.
+static inline void hs_shim_page_close(int fd, uint64_t identity) {
+  struct stat about;
+  if (fstat(fd, &about) == 0 && (uint64_t)about.st_ino == identity) close(fd);
+}
+
 static inline uint64_t hs_shim_monotonic_nanoseconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -208,6 +244,9 @@ static inline int hs_shim_terminal_columns(int fd) {
   struct winsize size = {0, 0, 0, 0};
   return isatty(fd) && ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
+
+// Nothing is moved across it, by the compiler or the processor.
+static inline void hs_shim_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 static inline void hs_shim_yield(void) { sched_yield(); }
 

@@ -53,8 +53,8 @@ struct BlockHeader {
   var inFlight: UInt16
   /// Longest run of pages clear in the used map.
   var longest: UInt16
-  /// Pages unmapped from a hugepage that was not split: charged, though in no page table.
-  var phantom: UInt16
+  /// `phantom` in the lower ten bits, `cause` above: the header is one cache line, and both are off the hot path.
+  var phantomAndCause: UInt16
   /// Number of the placement list the block is in, or `noList`.
   var list: UInt16
   /// Longest run of free pages that are not released; kept for broken blocks only.
@@ -65,6 +65,39 @@ struct BlockHeader {
   var backing: Backing
   var arena: UInt8
   var flags: BlockFlags
+
+  /// Pages unmapped from a hugepage that was not split: charged, though in no page table.
+  var phantom: UInt16 {
+    get { phantomAndCause & 0x3ff }
+    set { phantomAndCause = phantomAndCause & ~0x3ff | newValue }
+  }
+
+  /// What made the block's backing what it is.
+  var cause: BackingCause {
+    get { BackingCause(rawValue: UInt8(truncatingIfNeeded: phantomAndCause >> 10)) ?? .none }
+    set { phantomAndCause = phantomAndCause & 0x3ff | UInt16(newValue.rawValue) << 10 }
+  }
+}
+
+/// What last changed whether a block is on a hugepage. For people only: no decision depends on it.
+package enum BackingCause: UInt8, Sendable {
+  /// Nothing yet: as the first touch made it.
+  case none
+  /// Broken by a release that the policy ordered, that a limit made necessary, that the program asked for, or that
+  /// others' need of memory (strategy `deferred`) brought about.
+  case policy, limit, request, pressure
+  /// Broken because a part of it was discarded.
+  case discard
+  /// Was huge, and the kernel split it.
+  case lost
+  /// On base pages when it was first looked at, without a release of ours.
+  case neverHuge
+  /// Taken for broken since a forked child shares it.
+  case shared
+  /// Was broken, and the kernel made it huge again.
+  case reinflated
+  /// Was broken, and we made it huge again.
+  case rebuilt
 }
 
 /// Switches of a block. Not an `OptionSet`: its array literals would need an allocation.

@@ -139,7 +139,10 @@ extension HeapState {
   mutating func noteSplitByDiscard(_ block: Block) {
     if block.pointee.kind != .occupied { return }
     unlist(block)
-    if !block.isBroken { totals.discardSplits += 1 }
+    if !block.isBroken {
+      totals.discardSplits += 1
+      block.pointee.cause = .discard
+    }
     block.pointee.flags.insert(.broken)
     block.pointee.backing = .split
     enlist(block)

@@ -148,7 +148,10 @@ extension HeapState {
       if effect == .goneFromWholeFolio { addPhantom(block, pages) }
       block.pointee.flags.insert(.wasReleased)
       block.pointee.stamp = UInt32(truncatingIfNeeded: now >> 24)
-      if entry.breaksBlock { totals.splits += 1 }
+      if entry.breaksBlock {
+        totals.splits += 1
+        block.pointee.cause = releaseCause
+      }
       block.pointee.backing = .split
     }
     if block.pointee.used == 0 && block.pointee.inFlight == 0 { settleEmpty(block) } else { relist(block) }
@@ -231,6 +234,7 @@ extension HeapState {
         if effect == .swapped || isPagedOut {
           block.pointee.flags.insert(.broken)
           block.pointee.backing = .split
+          block.pointee.cause = releaseCause
         }
         // A fork may have come between.
         if isLostToSharing(block) { block.pointee.flags.insert(.broken) }

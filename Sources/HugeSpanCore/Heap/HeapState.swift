@@ -74,6 +74,8 @@ struct HeapState {
   var policy: PolicyState
   /// Time of the last tick, as the caller's clock has it.
   var now: UInt64 = 0
+  /// CPU time of the process at the last tick.
+  var processCPU: UInt64 = 0
   /// A thread is selecting, releasing or booking; others wait for their turn.
   var scavenging = false
   /// Operations that left the lock and will come back.
@@ -85,6 +87,8 @@ struct HeapState {
   var origins: UnsafeMutablePointer<FlightOrigin>
   /// The kernel put off a part of what this scavenge gave it: the scavenge ends, the next one tries again.
   var wasPostponed = false
+  /// On whose account the present scavenge releases.
+  var releaseCause = BackingCause.policy
   var effectCountdown = 0
   /// Where the round robin over span lengths is: the next span is no longer than this; 0 means whole blocks.
   var roundRobinLength = 0
@@ -445,6 +449,7 @@ struct HeapState {
     }
     block.pointee.kind = .absent
     block.pointee.backing = .absent
+    block.pointee.cause = .none
     block.pointee.flags = .wasReleased
     block.pointee.stamp = UInt32(truncatingIfNeeded: now &>> 24)
     absentBlocks += 1

@@ -120,6 +120,7 @@ extension PageHeapCore {
       state.pointee.unlist(block)
       block.pointee.flags.remove(.broken)
       block.pointee.backing = isHuge ? .huge : .unknown
+      block.pointee.cause = .none
       state.pointee.clearPhantom(block)
       state.pointee.enlist(block)
     }

@@ -144,7 +144,13 @@ extension HeapState {
     unlist(block)
     becomeHuge(block)
     block.pointee.backing = backing
-    if backing == .split { block.pointee.flags.insert(.broken) } else { totals.collapses += 1 }
+    if backing == .split {
+      block.pointee.flags.insert(.broken)
+      block.pointee.cause = .lost
+    } else {
+      totals.collapses += 1
+      block.pointee.cause = .rebuilt
+    }
     enlist(block)
   }
 
@@ -158,5 +164,6 @@ extension HeapState {
     block.releasedMap.fill(false)
     clearPhantom(block)
     block.pointee.flags.remove(.broken)
+    block.pointee.cause = .none
   }
 }

@@ -23,6 +23,7 @@ extension PageHeapCore {
     var wanted = (missing + 1 << pageShift - 1) >> pageShift
     if isStalled { wanted = max(wanted, max(available / 4, Self.leastRelief)) }
     awaitScavenging()
+    state.pointee.releaseCause = .pressure
     let pages = releaseHonestly(pages: wanted, measured: false)
     if pages > 0 { state.pointee.totals.drains += 1 }
     state.pointee.totals.pagesDrained += pages

@@ -242,6 +242,7 @@ extension HeapState {
       totals.reinflatedBlocks += 1
     }
     becomeHuge(block)
+    if believed == .split { block.pointee.cause = .reinflated }
     if isLost { block.pointee.flags.insert(.broken) }
   }
 
@@ -249,6 +250,9 @@ extension HeapState {
     if block.pointee.backing == .huge {
       report.lostBlocks += 1
       totals.lostBlocks += 1
+      block.pointee.cause = .lost
+    } else if !block.isBroken {
+      block.pointee.cause = .neverHuge
     }
     block.pointee.backing = .split
     block.pointee.flags.insert(.broken)

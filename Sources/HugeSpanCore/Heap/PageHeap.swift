@@ -175,7 +175,7 @@ extension PageHeapCore {
       block.initialize(
         to: BlockHeader(
           index: UInt32(number), stamp: 0, used: 0, released: 0, lazy: 0, spans: 0, inFlight: 0,
-          longest: UInt16(pagesPerBlock), phantom: 0, list: noList, releasable: 0, version: 0, kind: .absent,
+          longest: UInt16(pagesPerBlock), phantomAndCause: 0, list: noList, releasable: 0, version: 0, kind: .absent,
           backing: .absent, arena: UInt8(index), flags: .none))
       arena.pointee.committedBlocks += 1
       arena.pointee.markFree(number, resident: false)

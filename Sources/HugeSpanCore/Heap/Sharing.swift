@@ -73,6 +73,7 @@ extension HeapState {
   private mutating func demote(_ block: Block) {
     unlist(block)
     block.pointee.flags.insert(.broken)
+    block.pointee.cause = .shared
     listFree(block)
   }
 

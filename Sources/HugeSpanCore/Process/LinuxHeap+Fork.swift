@@ -27,7 +27,9 @@ extension LinuxHeap {
     if now >= control.nextTick.pointee {
       let report = core.tick(
         at: now, processCPU: hs_shim_process_cpu_nanoseconds(), ranges: ReleaseBatch.capacity)
-      control.nextTick.pointee = now &+ min(Self.pause(after: report), watchPressure())
+      let pause = min(Self.pause(after: report), watchPressure())
+      control.nextTick.pointee = now &+ pause
+      publish(now: now, untilNextTick: pause)
     }
     hs_shim_word_store(control.isTicking, 0)
   }
@@ -45,5 +47,6 @@ extension LinuxHeap {
     hs_shim_word_store(control.isTicking, 0)
     forgetWatching()
     core.resumeInChild()
+    resumePageInChild()
   }
 }

@@ -45,6 +45,7 @@ package struct LinuxHeap: ~Copyable {
     heap.pointee.stopScavenger()
     ForkHandlers.remove(heap)
     heap.pointee.endWatching()
+    heap.pointee.closePage()
     let bytes = heap.pointee.mappedBytes
     let kernel = heap.pointee.core.kernel
     heap.deinitialize(count: 1)
@@ -119,10 +120,24 @@ package struct LinuxHeap: ~Copyable {
       }
       let pause = scavengeOnce(
         &pacing, now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
-      if watches {
-        nextTick = hs_shim_monotonic_nanoseconds() &+ pause
-      } else {
-        hs_shim_word_wait(control.phase, HeapControl.running, pause)
+      let now = hs_shim_monotonic_nanoseconds()
+      publish(now: now, untilNextTick: pause)
+      nextTick = now &+ pause
+      if !watches { rest(until: nextTick) }
+    }
+  }
+
+  /// Waits for the next tick, or to be stopped. A page that others read is written meanwhile.
+  private borrowing func rest(until nextTick: UInt64) {
+    while true {
+      let now = hs_shim_monotonic_nanoseconds()
+      if now >= nextTick || hs_shim_word_load(control.phase) != HeapControl.running { return }
+      let rest = nextTick &- now
+      hs_shim_word_wait(
+        control.phase, HeapControl.running, hasPage ? min(rest, StatisticsPage.longestPeriod) : rest)
+      if hasPage {
+        let now = hs_shim_monotonic_nanoseconds()
+        publish(now: now, untilNextTick: nextTick > now ? nextTick &- now : 0)
       }
     }
   }
@@ -168,13 +183,17 @@ package struct HeapControl {
   let wakeEvent: UnsafeMutablePointer<UInt32>
   let isWatching: UnsafeMutablePointer<UInt32>
   let pressure: UnsafeMutablePointer<PressureState>
+  /// The statistics page, and whether somebody writes, opens or closes it.
+  let page: UnsafeMutablePointer<StatisticsPage>
+  let isPublishing: UnsafeMutablePointer<UInt32>
   /// What the interface on top keeps with the heap.
   let interfaceMemory: UnsafeMutableRawPointer
 
   /// Bytes for the interface on top.
   package static var interfaceByteCount: Int { 128 }
   private static var pressureOffset: Int { 48 + interfaceByteCount + 16 }
-  static var byteCount: Int { pressureOffset + MemoryLayout<PressureState>.stride }
+  private static var pageOffset: Int { (pressureOffset + MemoryLayout<PressureState>.stride + 15) & ~15 }
+  static var byteCount: Int { pageOffset + 16 + MemoryLayout<StatisticsPage>.stride }
 
   // Phases: no thread; one that runs; one that was told to stop; one that starts or is waited for; and after a fork, none
   // here but one in the parent.
@@ -199,6 +218,9 @@ package struct HeapControl {
     isWatching = wakeEvent + 1
     pressure = (memory + Self.pressureOffset).assumingMemoryBound(to: PressureState.self)
     pressure.initialize(to: PressureState())
+    isPublishing = (memory + Self.pageOffset).assumingMemoryBound(to: UInt32.self)
+    page = (memory + Self.pageOffset + 16).assumingMemoryBound(to: StatisticsPage.self)
+    page.initialize(to: StatisticsPage())
   }
 }
 

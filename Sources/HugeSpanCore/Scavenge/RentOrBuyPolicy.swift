@@ -111,13 +111,13 @@ package struct RentOrBuyPolicy: Sendable {
   /// CPUs that the program kept busy since the last tick.
   package private(set) var busyCPUs: Double = 0
   private var seconds: Double = 0
-  private var taxPerPage: Double = 0
+  private(set) var taxPerPage: Double = 0
   private var phantomRent: Double = 0
   private var busyTime = BusyTime()
   /// Seconds until a rebuild may be tried again, and how long to pause after the next failure.
-  private var rebuildPause: Double = 0
+  private(set) var rebuildPause: Double = 0
   private var nextPause: Double = 1
-  private var rebuildBudget = 0
+  private(set) var rebuildBudget = 0
 
   /// Pages of prior belief that half of what is released comes back.
   static let priorPages: Double = 1024
@@ -143,7 +143,7 @@ package struct RentOrBuyPolicy: Sendable {
   }
 
   /// Rent of a whole block for a second.
-  private var blockRent: Double { pageRent * Double(pagesPerBlock) }
+  var blockRent: Double { pageRent * Double(pagesPerBlock) }
 
   /// Share of partially released pages that is expected to come back.
   package var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
@@ -151,7 +151,7 @@ package struct RentOrBuyPolicy: Sendable {
   /// The wait of an empty block in seconds, if `emptyBlocks` were empty when it fell empty.
   package func wholeWait(emptyBlocks: Int) -> Double { wholeWait(WaitLearner.Depth(emptyBlocks: emptyBlocks)) }
 
-  private func wholeWait(_ depth: WaitLearner.Depth) -> Double {
+  func wholeWait(_ depth: WaitLearner.Depth) -> Double {
     blockRent > 0 ? learner.wait(at: depth) * costs.wholeBlock / blockRent : .infinity
   }
 
@@ -255,10 +255,18 @@ package struct RentOrBuyPolicy: Sendable {
     // Pages that were taken since the last look take their share of the rent along; pages that were freed have paid none.
     if facts.idlePages < Int(account.idle) { account.accrued *= Float(facts.idlePages) / Float(account.idle) }
     account.idle = UInt16(truncatingIfNeeded: facts.idlePages)
-    let rate = Double(facts.idlePages) * pageRent - taxPerPage * Double(facts.usedPages)
-    account.accrued = max(0, account.accrued + Float(rate * seconds))
-    return Double(account.accrued) < RentOrBuyPolicy.breakShare * (costs.split + purchase(facts)) + afterReturn(facts)
-      ? .leave : .releaseIdle
+    account.accrued = max(0, account.accrued + Float(gainOfBreaking(facts) * seconds))
+    return Double(account.accrued) < priceOfBreaking(facts) ? .leave : .releaseIdle
+  }
+
+  /// What speaks for breaking an intact block, in microseconds a second.
+  func gainOfBreaking(_ facts: BlockFacts) -> Double {
+    Double(facts.idlePages) * pageRent - taxPerPage * Double(facts.usedPages)
+  }
+
+  /// What has to accrue before an intact block is broken.
+  func priceOfBreaking(_ facts: BlockFacts) -> Double {
+    RentOrBuyPolicy.breakShare * (costs.split + purchase(facts)) + afterReturn(facts)
   }
 
   /// What a broken block pays when the load returns, as far as it is to be expected: a rebuild and as much in tax before it, in
@@ -274,10 +282,7 @@ package struct RentOrBuyPolicy: Sendable {
   }
 
   private mutating func judgeBroken(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
-    // A rebuild brings back what was released, and ends the phantom that is held besides.
-    let rate =
-      taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
-      + pageRent * Double(facts.phantomPages)
+    let rate = gainOfRebuilding(facts)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
     let rebuilds = rebuilds && facts.mayRebuild
     if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= rebuildWait(facts) {
@@ -287,14 +292,24 @@ package struct RentOrBuyPolicy: Sendable {
     // What a rebuild is going to bring back is not worth releasing.
     if releasesParts && facts.idlePages > 0 && !(rebuilds && rate > 0) {
       let rent = facts.age * Double(facts.idlePages) * pageRent
-      if rent >= RentOrBuyPolicy.releaseShare * purchase(facts) { return .releaseIdle }
+      if rent >= priceOfIdle(facts) { return .releaseIdle }
     }
     return .leave
   }
 
+  /// What speaks for rebuilding a broken block, in microseconds a second: a rebuild brings back what was released, and ends the
+  /// phantom that is held besides.
+  func gainOfRebuilding(_ facts: BlockFacts) -> Double {
+    taxPerPage * Double(facts.usedPages) - pageRent * Double(facts.releasedPages)
+      + pageRent * Double(facts.phantomPages)
+  }
+
+  /// The rent at which the idle pages of a broken block go.
+  func priceOfIdle(_ facts: BlockFacts) -> Double { RentOrBuyPolicy.releaseShare * purchase(facts) }
+
   /// What has to accrue before a block is rebuilt: half of its price, or less of it if the program is expected to go on for as long
   /// as it did last time and that would pay for it.
-  private func rebuildWait(_ facts: BlockFacts) -> Double {
+  func rebuildWait(_ facts: BlockFacts) -> Double {
     let promised =
       busyTime.promisedTax * Double(facts.usedPages)
       - busyTime.promisedSeconds * pageRent * Double(facts.releasedPages - facts.phantomPages)

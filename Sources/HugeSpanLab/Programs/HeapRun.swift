@@ -111,7 +111,7 @@ package func runOnHeap(
       environment["HUGESPAN_LIBRARY"] = try PreloadedLibrary.heap.locate(say: say)
     }
   }
-  environment["HUGESPAN_CONF"] = [request.configuration, "statistics:\(reports.path)/%p.json"]
+  environment["HUGESPAN_CONF"] = ["page:on", request.configuration, "statistics:\(reports.path)/%p.json"]
     .filter { !$0.isEmpty }.joined(separator: ",")
 
   var watch = MemoryWatch()

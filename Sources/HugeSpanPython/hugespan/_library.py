@@ -40,6 +40,7 @@ class _ProcessOptions(ctypes.Structure):
         ("scavenger", ctypes.c_bool),
         ("statistics_path", ctypes.c_void_p),
         ("statistics_path_length", ctypes.c_size_t),
+        ("page", ctypes.c_bool),
     ]
 
 
@@ -139,6 +140,7 @@ class Library:
             ("hs_scavenger_start", ctypes.c_bool, [pointer]),
             ("hs_scavenger_stop", None, [pointer]),
             ("hs_release_now", ctypes.c_uint64, [pointer, ctypes.c_uint64]),
+            ("hs_page_open", ctypes.c_int, [pointer]),
             ("hs_heap_statistics", ctypes.c_int, [pointer, pointer]),
             ("hs_residency_pass", ctypes.c_int, [pointer, pointer]),
             ("hs_arena_source", ctypes.c_int, [pointer, pointer, pointer]),
@@ -176,6 +178,9 @@ class Library:
                 "HS_UNSUPPORTED_STRATEGY": "this kernel lacks what the strategy needs; choose another",
             }.get(name, "the kernel gives no memory for the heap's tables (%s)" % name)
             raise SettingsError(why) if name == "HS_INVALID" else HugeSpanError(why)
+        # For people only: the program runs without.
+        if process.page:
+            self._c.hs_page_open(heap)
         return heap, process.scavenger, statistics
 
     def arena_functions(self, heap, previous):

@@ -1,0 +1,85 @@
+// What the priced policy waits for, block by block: told to people, never used to decide.
+//
+// A verdict is made of an account, a price and what speaks for the step in a second. The same three terms, without the
+// verdict, say how far a block is on its way and when it will be there if nothing changes. Both come from the same functions, so
+// that what is told cannot differ from what is done.
+
+/// The next step of a block, if one accrues.
+package struct BlockForecast: Equatable {
+  /// What would be done with the block.
+  package enum Step: UInt8, Sendable {
+    case none
+    /// The wholly free block goes.
+    case releaseWhole
+    /// The block is broken, and its idle pages go.
+    case breakBlock
+    /// The idle pages of a block that is broken already go.
+    case releaseIdle
+    /// The block is made huge again.
+    case rebuild
+  }
+  package var step = Step.none
+  /// Microseconds that speak for it so far, those at which it is done, and how many accrue in a second (may be below zero).
+  package var accrued: Double = 0
+  package var price: Double = 0
+  package var rate: Double = 0
+
+  /// Nothing accrues.
+  package init() {}
+
+  package init(_ step: Step, accrued: Double, price: Double, rate: Double) {
+    self.step = step
+    self.accrued = accrued
+    self.price = price
+    self.rate = rate
+  }
+
+  /// Seconds until the step if nothing changes; infinite if it does not come.
+  package var seconds: Double {
+    if step == .none { return .infinity }
+    if accrued >= price { return 0 }
+    return rate > 0 ? (price - accrued) / rate : .infinity
+  }
+}
+
+extension RentOrBuyPolicy {
+  /// What `judge` would be waiting for at a block with these facts and this account.
+  package func forecast(_ facts: BlockFacts, _ account: BlockAccount) -> BlockForecast {
+    if !facts.isOccupied { return forecastEmpty(facts, account) }
+    // An account of another phase says nothing of this one, and `judge` begins a new one.
+    let isCurrent = account.phase == .occupied && account.wasBroken == facts.isBroken
+    let accrued = isCurrent ? Double(account.accrued) : 0
+    if !facts.isBroken {
+      if !breaksIntact || facts.idlePages == 0 { return BlockForecast() }
+      return BlockForecast(
+        .breakBlock, accrued: accrued, price: priceOfBreaking(facts), rate: gainOfBreaking(facts))
+    }
+    let gain = gainOfRebuilding(facts)
+    let mayRebuild = rebuilds && facts.mayRebuild
+    if mayRebuild && gain > 0 {
+      return BlockForecast(.rebuild, accrued: accrued, price: rebuildWait(facts), rate: gain)
+    }
+    if releasesParts && facts.idlePages > 0 {
+      let rent = Double(facts.idlePages) * pageRent
+      return BlockForecast(.releaseIdle, accrued: facts.age * rent, price: priceOfIdle(facts), rate: rent)
+    }
+    if mayRebuild && accrued > 0 {
+      return BlockForecast(.rebuild, accrued: accrued, price: rebuildWait(facts), rate: gain)
+    }
+    return BlockForecast()
+  }
+
+  private func forecastEmpty(_ facts: BlockFacts, _ account: BlockAccount) -> BlockForecast {
+    if !facts.isResident || facts.idlePages == 0 { return BlockForecast() }
+    // What is left of a broken block goes at the next look.
+    if facts.isBroken { return BlockForecast(.releaseWhole, accrued: 0, price: 0, rate: blockRent) }
+    if account.phase == .occupied {
+      // Not seen empty yet: its wait begins, and depends on how many are empty then.
+      return BlockForecast(
+        .releaseWhole, accrued: 0, price: wholeWait(WaitLearner.Depth(emptyBlocks: 1)) * blockRent, rate: blockRent)
+    }
+    return BlockForecast(
+      .releaseWhole, accrued: Double(account.accrued) * blockRent, price: wholeWait(account.depth) * blockRent,
+      rate: blockRent)
+  }
+}
