@@ -19,7 +19,7 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand, runCommand,
-    compareCommand, reportCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand,
+    compareCommand, reportCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand, watchCommand,
     doctorCommand,
     completionsCommand, optionTablesCommand,
   ])
