@@ -19,8 +19,8 @@ let hugespanCommand = Command(
     """,
   subcommands: [
     recordCommand, traceCommand, runCommand,
-    compareCommand, reportCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand, watchCommand,
-    doctorCommand,
+    compareCommand, reportCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand,
+    watchCommand, doctorCommand,
     completionsCommand, optionTablesCommand,
   ])
 

@@ -21,7 +21,9 @@ let watchCommand = Command(
     Where standard output is no terminal there is a line for each look instead.
     """,
   options: [
-    Option("interval", .duration(), help: "Look again after this long; longer if a look takes much", defaultText: "500ms"),
+    Option(
+      "interval", .duration(), help: "Look again after this long; later if a look takes a tenth of it",
+      defaultText: "500ms"),
     Option("count", .count(in: 1...1_000_000_000), help: "Stop after this many looks"),
     Option("plain", help: "A line for each look, also on a terminal"),
     Option(
@@ -29,10 +31,12 @@ let watchCommand = Command(
       help: "Write what PROGRAM prints to FILE; with --plain '-' leaves it where this command's own goes",
       defaultText: "/dev/null"),
     Option(
-      "json", .file(), help: "Write a JSON object a line for each look to FILE; '-' for standard output, and nothing else"),
+      "json", .file(),
+      help: "Write a JSON object a line for each look to FILE; '-' for standard output, and nothing else"),
   ],
   operands: [
-    Operand("PROCESS", help: "A process' number or name; or -- and a program with its arguments", arity: .any, isFile: false)
+    Operand(
+      "PROCESS", help: "A process' number or name; or -- and a program with its arguments", arity: .any, isFile: false)
   ],
   examples: [
     Example("hugespan watch redis-server", "A server, live"),

@@ -188,8 +188,10 @@ struct WatchSession {
     looks += 1
     let interval = display.pace.interval
     display.pace.note(cost: now(CLOCK_PROCESS_CPUTIME_ID) - before)
+    // On a screen the line of state says so.
     if terminal == nil && !isSilent && display.pace.isLengthened && display.pace.interval > 2 * interval {
-      printError("hugespan: looks are \(WatchNumber.duration(Double(display.pace.interval) / 1e9)) apart: they take long")
+      let seconds = WatchNumber.duration(Double(display.pace.interval) / 1e9)
+      printError("hugespan: looks take long: \(seconds) apart from now on")
     }
     return isShown ? nil : .asked
   }

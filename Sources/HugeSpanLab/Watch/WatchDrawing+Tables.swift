@@ -2,16 +2,16 @@
 
 extension WatchDrawing {
   /// Puts cells of equal rows under each other: the first column to the left, the others to the right.
-  private mutating func put(_ table: [[String]], rows: Range<Int>, boldRows: Set<Int> = [0]) {
+  private mutating func put(_ table: [[String]], rows: Range<Int>, gap: Int = 2) {
     guard let count = table.map(\.count).max(), count > 0 else { return }
     let widths = (0..<count).map { column in
       table.map { column < $0.count ? $0[column].unicodeScalars.count : 0 }.max() ?? 0
     }
     for (index, (row, cells)) in zip(rows, table).enumerated() {
-      let style = boldRows.contains(index) ? WatchStyle.bold : .plain
+      let style = index == 0 ? WatchStyle.bold : .plain
       var end = 0
       for (column, cell) in cells.enumerated() {
-        end += widths[column] + (column == 0 ? 0 : 2)
+        end += widths[column] + (column == 0 ? 0 : gap)
         // A number that is cut off would be another number.
         if column > 0 && end > width { break }
         if column == 0 {
@@ -26,8 +26,8 @@ extension WatchDrawing {
   /// The largest mappings, as many as there are rows.
   mutating func drawMappings(rows: Range<Int>) {
     guard let sample = ring.mapped, rows.count >= 2 else {
-      canvas.put(
-        display.isPaused ? "not read in this look; go on with p" : "reading the mappings", row: rows.lowerBound, column: 0)
+      let text = display.isPaused ? "not read in this look; go on with p" : "reading the mappings"
+      canvas.put(text, row: rows.lowerBound, column: 0)
       return
     }
     let all = sample.mappings
@@ -41,7 +41,7 @@ extension WatchDrawing {
       let name = WatchCanvas.printable(mapping.name.isEmpty ? "anonymous" : mapping.name)
       let advice = mapping.isAdvisedSmall ? "nohuge" : mapping.isAdvisedHuge ? "huge" : ""
       table.append([
-        name.count <= nameWidth ? name : String(name.suffix(nameWidth)), short(figures.anonymousBytes),
+        name.count <= nameWidth ? name : (glyphs.isUnicode ? "…" : "<") + name.suffix(nameWidth - 1), short(figures.anonymousBytes),
         short(figures.hugeBytes), figures.coverage.map(WatchNumber.percent) ?? "-", short(figures.residentBytes),
         short(figures.lazyFreeBytes), advice, String(mapping.start, radix: 16),
       ])
@@ -67,10 +67,10 @@ extension WatchDrawing {
       let format = { (value: Double?) in
         isNarrow ? WatchNumber.short(value, of: quantity) : WatchNumber.long(value, of: quantity)
       }
-      let label = width < 30 ? String(quantity.title.prefix(5)) : quantity.title
+      let label = width < 30 ? Self.abbreviation(quantity) : quantity.title
       table.append([label, format(quantity.value(in: latest)), format(extent.least), format(extent.most)])
     }
-    put(table, rows: rows)
+    put(table, rows: rows, gap: width < 30 ? 1 : 2)
     var row = rows.lowerBound + table.count + 1
     let counts = latest.counts
     let blocks = WatchBlockState.allCases.filter { counts[$0] != nil }.map { [$0.title, "\(counts[$0] ?? 0)"] }

@@ -62,7 +62,8 @@ package struct WatchDrawing {
     let isCurves = display.view == .curves && !display.isHelp
     let right = isCurves ? (width < 40 ? window : "last \(window)") : display.isHelp ? "help" : display.view.title
     let name = "\(WatchCanvas.printable(latest.name)) (\(latest.process))"
-    canvas.put(" " + name, row: 0, column: 0, WatchStyle(isBold: true, isReversed: true), limit: width - right.count - 2)
+    let style = WatchStyle(isBold: true, isReversed: true)
+    canvas.put(" " + name, row: 0, column: 0, style, limit: width - right.count - 2)
     canvas.putRight(right, row: 0, before: width - 1, .reversed)
   }
 
@@ -106,8 +107,10 @@ package struct WatchDrawing {
   private mutating func drawCurvesAndMap(rows: Range<Int>) {
     let quantities = WatchQuantity.curves.filter { ring.extent(of: $0, last: curveWidth) != nil }
     guard !quantities.isEmpty, !rows.isEmpty else { return }
-    // Two fifths are the map's.
-    let height = min(max(rows.count * 3 / 5 / quantities.count, 1), 8)
+    // Two fifths are the map's, or less if it needs less: its cells, its head and its legend.
+    let cells = ((ring.latest?.blocks.count ?? 0) + width - 1) / width
+    let room = max(rows.count * 3 / 5, rows.count - cells - 3)
+    let height = min(max(room / quantities.count, 1), 8)
     var row = rows.lowerBound
     for quantity in quantities {
       drawCurve(quantity, rows: row..<min(row + height, rows.upperBound))
@@ -149,10 +152,15 @@ package struct WatchDrawing {
 
   static func abbreviation(_ quantity: WatchQuantity) -> String {
     switch quantity {
-    case .charged: "chg"
-    case .coverage: "cov"
     case .used: "use"
-    default: quantity.title
+    case .released: "rel"
+    case .resident: "RSS"
+    case .charged: "chg"
+    case .anonymous: "ano"
+    case .huge: "hug"
+    case .coverage: "cov"
+    case .lazyFree: "laz"
+    case .swapped: "swp"
     }
   }
 
@@ -192,7 +200,7 @@ package struct WatchDrawing {
   }
 
   static func style(_ state: WatchBlockState) -> WatchStyle {
-    state == .empty ? WatchStyle(foreground: 245, background: 236) : WatchStyle(foreground: 16, background: state.colour)
+    WatchStyle(foreground: state == .empty ? 245 : 16, background: state.colour)
   }
 
   /// The states that there are, in the order of the enumeration; with their names if those fit.

@@ -6,6 +6,7 @@ import Foundation
 package enum WatchNumber {
   /// Bytes in at most five characters, `412M`.
   package static func short(_ bytes: Double) -> String {
+    if bytes == 0 { return "0" }
     var value = bytes / 1024
     for unit in ["K", "M", "G", "T"] {
       if value < 9.95 && unit != "K" { return String(format: "%.1f", value) + unit }
