@@ -34,6 +34,8 @@ extension WatchDrawing {
     let room = rows.count - 1
     let shown = all.prefix(all.count > room ? max(room - 1, 0) : room)
     let nameWidth = max(min(width - 56, 60), 8)
+    // Of a long path the end, which tells files apart.
+    let cut = glyphs.isUnicode ? "…" : "<"
     let short = { (bytes: Int) in WatchNumber.short(Double(bytes)) }
     var table = [["mapping", "anon", "huge", "coverage", "RSS", "LazyFree", "advice", "address"]]
     for mapping in shown {
@@ -41,7 +43,7 @@ extension WatchDrawing {
       let name = WatchCanvas.printable(mapping.name.isEmpty ? "anonymous" : mapping.name)
       let advice = mapping.isAdvisedSmall ? "nohuge" : mapping.isAdvisedHuge ? "huge" : ""
       table.append([
-        name.count <= nameWidth ? name : (glyphs.isUnicode ? "…" : "<") + name.suffix(nameWidth - 1), short(figures.anonymousBytes),
+        name.count <= nameWidth ? name : cut + name.suffix(nameWidth - 1), short(figures.anonymousBytes),
         short(figures.hugeBytes), figures.coverage.map(WatchNumber.percent) ?? "-", short(figures.residentBytes),
         short(figures.lazyFreeBytes), advice, String(mapping.start, radix: 16),
       ])

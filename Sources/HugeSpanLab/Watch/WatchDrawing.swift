@@ -33,7 +33,8 @@ package struct WatchDrawing {
 
   private mutating func drawAll() {
     let notes = (ring.latest?.notes ?? []) + [display.remark].compactMap { $0 }
-    var end = bottom
+    // A screen of one row has no room for a view.
+    var end = max(bottom, top)
     if display.isHelp {
       drawHelp(rows: top..<end)
     } else if ring.latest != nil {
@@ -112,7 +113,7 @@ package struct WatchDrawing {
     let room = max(rows.count * 3 / 5, rows.count - cells - 3)
     let height = min(max(room / quantities.count, 1), 8)
     var row = rows.lowerBound
-    for quantity in quantities {
+    for quantity in quantities where row < rows.upperBound {
       drawCurve(quantity, rows: row..<min(row + height, rows.upperBound))
       row += height
     }
