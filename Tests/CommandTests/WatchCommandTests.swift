@@ -69,7 +69,8 @@ struct WatchTerminalTests {
   @Test("a screen that changes its size is filled again")
   func resized() throws {
     let sleeper = try Sleeper()
-    let terminal = try watch(sleeper)
+    // So long that no look comes to fill it.
+    let terminal = try PseudoTerminal(["watch", sleeper.number, "--interval", "1m"], width: 80, height: 24)
     #expect(terminal.wait { isWhole($0, 80, 24) })
     for (width, height) in [(20, 8), (200, 60), (33, 11)] {
       terminal.resize(width: width, height: height)

@@ -1,7 +1,6 @@
 // Looks at any process, by /proc.
 //
-// The sums are smaps_rollup's, the blocks are PAGEMAP_SCAN's over the anonymous mappings: a microsecond for a block on base
-// pages, much less for a hugepage. Whether a block is lazily free no scan tells; root may read the flags of physical pages, and is only
+// The sums are smaps_rollup's, the blocks are PAGEMAP_SCAN's over the anonymous mappings, which is the quicker of the two. Whether a block is lazily free no scan tells; root may read the flags of physical pages, and is only
 // asked to where the sums say that there is such memory at all. Between two looks a process may end and its number be given
 // away, so that the time it began is compared.
 
