@@ -20,7 +20,7 @@ let hugespanCommand = Command(
   subcommands: [
     recordCommand, traceCommand, runCommand,
     compareCommand, reportCommand, replayCommand, tuneCommand, generateCommand, calibrateCommand, coverageCommand,
-    explainCommand, doctorCommand,
+    watchCommand, explainCommand, doctorCommand,
     completionsCommand, optionTablesCommand,
   ])
 
