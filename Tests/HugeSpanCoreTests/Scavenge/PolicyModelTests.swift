@@ -90,6 +90,55 @@ private struct ScavengeCounter {
     #expect(broken > 10)
   }
 
+  /// Without the first idea: whatever block it is in, the longest span goes.
+  @Test(arguments: seeds)
+  func seedWithoutBrokenFirstReleasesTheLongestSpanOfAll(seed: UInt64) throws {
+    var options = SeedOptions()
+    options.rate = 150
+    options.preferBroken = false
+    var observed = try ObservedHeap(.seed(options), seed: seed)
+    var counter = ScavengeCounter(rate: 150, discountsRefaults: true)
+    observed.longest = 100
+    var intactWhileBroken = 0
+    try follow(&observed, &counter, seed: seed, allocatingAtLeast: 5) { model, range in
+      let block = range.start & ~UInt(0x1f_ffff)
+      let longest = model.blocks.keys.flatMap { model.runs($0) }.max() ?? 0
+      if !model.isWhollyFree(block) { try #require(range.byteCount >> 12 == longest) }
+      let hasBroken = model.broken.contains { !model.runs($0).isEmpty }
+      if hasBroken && !model.broken.contains(block) { intactWhileBroken += 1 }
+    }
+    #expect(intactWhileBroken > 10)
+  }
+
+  /// Without the second idea a release goes down through the lengths as gperftools' does, and at each step broken blocks
+  /// come first: an intact one gives only when no broken one's longest span fits into what is left of the turn.
+  @Test(arguments: seeds)
+  func seedWithoutLongFirstPrefersBrokenBlocksInEachTurn(seed: UInt64) throws {
+    var options = SeedOptions()
+    options.rate = 150
+    options.preferLong = false
+    var observed = try ObservedHeap(.seed(options), seed: seed)
+    var counter = ScavengeCounter(rate: 150, discountsRefaults: true)
+    observed.longest = 100
+    var last = 0
+    var broken = 0
+    var shorter = 0
+    try follow(&observed, &counter, seed: seed, allocatingAtLeast: 5) { model, range in
+      let block = range.start & ~UInt(0x1f_ffff)
+      let length = range.byteCount >> 12
+      let limit = length < last ? last - 1 : 512
+      last = length
+      let spans = model.broken.compactMap { model.runs($0).max() }
+      if model.broken.contains(block) {
+        broken += 1
+        if length < spans.max()! { shorter += 1 }
+      } else if !model.isWhollyFree(block) {
+        try #require(!spans.contains { $0 <= limit }, "an intact block gives \(length) pages before a broken one")
+      }
+    }
+    #expect(broken > 10 && shorter > broken / 4, "\(shorter) of \(broken)")
+  }
+
   /// "One of each length in turn": between two spans of one length all other lengths come.
   @Test(arguments: seeds)
   func gperftoolsGoesThroughTheLengths(seed: UInt64) throws {
