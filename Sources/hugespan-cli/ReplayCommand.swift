@@ -40,7 +40,7 @@ let runOptions: [Option] = [
   Option(
     "tax-weight",
     .text("WEIGHT", check: { number($0, in: 0...100) == nil ? "'\($0)' is not a number in 0...100" : nil }),
-    help: "How much TLB misses count in costs; they are reckoned, not measured", defaultText: "1"),
+    help: "How much TLB misses count, in costs and for rent-or-buy; they are reckoned, not measured", defaultText: "1"),
   Option(
     "lazy-weight",
     .text("WEIGHT", check: { number($0, in: 0...1) == nil ? "'\($0)' is not a number in 0...1" : nil }),
@@ -86,6 +86,10 @@ func policy(_ notation: String, _ invocation: Invocation) throws -> PolicyChoice
   let choice = try PolicyChoice(notation: notation)
   guard case .rentOrBuy(var options) = choice else { return choice }
   options.costs = try costModel(invocation)
+  // Whoever says what TLB misses count says it to the policy as well as to the reckoning.
+  if let weight = invocation.text("tax-weight").flatMap(Double.init) {
+    options.costs.taxShare = min(options.costs.taxShare * weight, 1)
+  }
   if !notation.contains("price="), let price = invocation.text("memory-price").flatMap(memoryPrice) {
     options.memoryPrice = price
   }

@@ -46,6 +46,9 @@ struct BusyTime {
     tax = 0
   }
 
+  /// What a busy time costs on base pages, for each used page: the most of the last and of the one that goes on; nil if there was none.
+  var taxOfBusyTime: Double? { seconds > 0 || lastSeconds > 0 ? max(lastTax, tax) : nil }
+
   /// What is still to come of the busy time that goes on, by the last one: tax in microseconds for each used page, and seconds.
   /// Nothing while the program idles, and when this one has outlasted the last.
   var promisedTax: Double { seconds > 0 ? max(0, lastTax - tax) : 0 }

@@ -272,7 +272,9 @@ package struct RentOrBuyPolicy: Sendable {
   /// What a broken block pays when the load returns, as far as it is to be expected: a rebuild and as much in tax before it, in
   /// proportion to its used pages. Where nothing is rebuilt the tax is all.
   private func afterReturn(_ facts: BlockFacts) -> Double {
-    2 * RentOrBuyPolicy.returnShare * costs.rebuild * Double(facts.usedPages) / Double(pagesPerBlock)
+    let rebuilt = 2 * RentOrBuyPolicy.returnShare * costs.rebuild * Double(facts.usedPages) / Double(pagesPerBlock)
+    guard let tax = busyTime.taxOfBusyTime else { return rebuilt }
+    return min(rebuilt, tax * Double(facts.usedPages))
   }
 
   /// Releasing the idle pages of a block, and those faults that are to be expected.
