@@ -19,7 +19,17 @@ let coverageCommand = Command(
     Option("all", help: "Every process that may be looked at"),
     Option("cgroup", .file(), help: "The processes in the memory group with this directory"),
     Option("mappings", .count(in: 0...1_000_000), help: "Show this many mappings, the largest", defaultText: "20"),
+    Option("map", help: "Show what is in each pageblock of 2 MiB as well, of one process"),
     Option("interval", .duration(), help: "Look again after this long"),
+    Option(
+      "effort",
+      .text(
+        "PERCENT|full",
+        check: { effortShare($0) == nil ? "'\($0)' is neither a number in 0.1...100 nor 'full'" : nil }),
+      help: """
+        With --interval, percent of a core that looking may take: hugepages are looked at in parts, and each look says \
+        how old its oldest part is; 'full' looks at everything each time
+        """, defaultText: "1.5"),
     Option("count", .count(in: 1...1_000_000_000), help: "With --interval, stop after this many looks"),
     Option("csv", help: "A line of CSV for each process and look"),
     Option("json", .file(), help: "Write JSON to FILE, '-' for standard output; an object a line if there are several"),
@@ -35,15 +45,38 @@ let coverageCommand = Command(
     return try request.run()
   })
 
+/// The share of a core of `--effort`: nil if it is wrong, a nil share for `full`.
+private func effortShare(_ text: String) -> Double?? {
+  if text == "full" { return .some(nil) }
+  guard let percent = Double(text), percent >= 0.1, percent <= 100 else { return nil }
+  return .some(percent / 100)
+}
+
+/// Those who look at processes again and again.
+private final class CoverageSamplers {
+  private var byProcess: [Int: CoverageSampler] = [:]
+
+  func sampler(_ reader: CoverageReader, _ process: Int, effort: Double?) -> CoverageSampler {
+    if let known = byProcess[process] { return known }
+    let made = CoverageSampler(reader, process: process, effort: effort)
+    byProcess[process] = made
+    return made
+  }
+}
+
 /// What the command was asked for.
 private struct CoverageRequest {
+  private let samplers = CoverageSamplers()
   let reader = CoverageReader()
   let processes: [Int]
   /// Named one by one, so that one that cannot be looked at is an error.
   let areNamed: Bool
   let interval: UInt64?
   let count: Int
+  /// Share of a core, nil for complete looks.
+  let effort: Double?
   let isCSV: Bool
+  let hasMap: Bool
   let json: TextOutput?
   let isJSONOutput: Bool
   let limit: Int
@@ -59,7 +92,11 @@ private struct CoverageRequest {
     if let interval, interval < 1_000_000 { throw invocation.usageError("--interval: at least 1ms") }
     if interval == nil && invocation.has("count") { throw invocation.usageError("--count needs --interval") }
     count = interval == nil ? 1 : invocation.count("count") ?? .max
+    if interval == nil && invocation.has("effort") { throw invocation.usageError("--effort needs --interval") }
+    effort = effortShare(invocation.text("effort") ?? "1.5") ?? nil
     isCSV = invocation.has("csv")
+    hasMap = invocation.has("map")
+    if hasMap && (interval != nil || isCSV) { throw invocation.usageError("--map is for one look at one process") }
     limit = invocation.count("mappings") ?? 20
     areNamed = !invocation.operands.isEmpty
     do throws(CoverageError) {
@@ -73,6 +110,7 @@ private struct CoverageRequest {
       }
       processes = found.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
     } catch { throw CommandFailure("\(error)", status: .missingInput) }
+    if hasMap && processes.count != 1 { throw invocation.usageError("--map: one process at a time") }
     isJSONOutput = invocation.text("json") == "-"
     json = try invocation.output("json")
   }
@@ -101,11 +139,11 @@ private struct CoverageRequest {
 
   private func now() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
 
-  private func look() throws -> [ProcessCoverage] {
-    var seen: [ProcessCoverage] = []
+  private func look() throws -> [CoverageSample] {
+    var seen: [CoverageSample] = []
     var refused: CoverageError?
     for process in processes {
-      do throws(CoverageError) { seen.append(try reader.look(at: process, mappings: isDetailed)) } catch {
+      do throws(CoverageError) { seen.append(try look(at: process)) } catch {
         refused = refused ?? error
         if areNamed && interval == nil { throw failure(error) }
       }
@@ -114,14 +152,49 @@ private struct CoverageRequest {
     return seen
   }
 
+  private func look(at process: Int) throws(CoverageError) -> CoverageSample {
+    if interval != nil {
+      return try samplers.sampler(reader, process, effort: effort.map { $0 / Double(processes.count) }).look(at: now())
+    }
+    var coverage = try reader.look(at: process, mappings: isDetailed)
+    if isDetailed { reader.guessNames(of: process, &coverage.mappings) }
+    return CoverageSample(coverage: coverage)
+  }
+
   private func failure(_ error: CoverageError) -> CommandFailure {
     CommandFailure("\(error)", status: error.isVanished ? .missingInput : .unavailable)
   }
 
   /// False if standard output has no reader any more.
-  private func show(_ seen: [ProcessCoverage], seconds: Double) throws -> Bool {
-    let folios = isDetailed ? seen.first.flatMap { reader.folios(of: $0.process, $0.mappings) } : nil
-    let records = seen.map { CoverageRecord($0, folios: folios, seconds: seconds) }
+  private func show(_ samples: [CoverageSample], seconds: Double) throws -> Bool {
+    let seen = samples.map(\.coverage)
+    var split: [UInt: Int] = [:]
+    let folios =
+      isDetailed
+      ? seen.first.flatMap { one in
+        reader.folios(of: one.process, one.mappings) { split[$0 & ~0x1f_ffff, default: 0] += 1 }
+      }
+      : nil
+    var blocks: [MappedBlocks] = []
+    if hasMap, let one = seen.first {
+      guard
+        let found = reader.blocks(
+          of: one.process, one.largest.sorted { $0.start < $1.start }, split: folios == nil ? nil : split)
+      else {
+        throw CommandFailure(
+          "--map: this kernel does not tell what is in a process' pageblocks (PAGEMAP_SCAN, Linux 6.7)",
+          status: .unavailable)
+      }
+      blocks = found
+    }
+    let records = samples.map { sample in
+      var record = CoverageRecord(sample.coverage, folios: folios, seconds: seconds, blocks: blocks)
+      if interval != nil {
+        record.oldestSeconds = sample.oldestSeconds
+        record.lazyFreeSeconds = sample.lazyFreeSeconds
+      }
+      return record
+    }
     if let json {
       if isDetailed, let record = records.first {
         try json.write(jsonText(record))
@@ -135,7 +208,8 @@ private struct CoverageRequest {
     if isJSONOutput { return true }
     let style = terminalStyle()
     if isDetailed, let only = seen.first {
-      return printOutput(CoverageText.process(only, folios: folios, limit: limit, style))
+      let table = CoverageText.process(only, folios: folios, limit: limit, style)
+      return printOutput(hasMap ? table + "\n" + AddressMapText.text(blocks, width: style.width ?? 100) : table)
     }
     if interval != nil && seen.count == 1 { return printOutput(CoverageText.line(seen[0], seconds: seconds)) }
     return printOutput(CoverageText.processes(seen, style))

@@ -35,6 +35,23 @@ struct CoverageCommandTests {
     #expect(record.figures.anonymousBytes > 0 && record.mappings.contains { $0.name == "[stack]" })
   }
 
+  @Test("a map shows the pageblocks of the mappings, for people and for programs")
+  func map() throws {
+    let child = try sleeper()
+    defer { end(child) }
+    let outcome = try hugespan("coverage", "\(child.processIdentifier)", "--map")
+    #expect(outcome.status == 0 && outcome.output.contains("# on a hugepage"), "\(outcome)")
+    let json = try hugespan("coverage", "\(child.processIdentifier)", "--map", "--json", "-")
+    let record = try JSONDecoder().decode(CoverageRecord.self, from: Data(json.output.utf8))
+    let stack = try #require(record.mappings.first { $0.name == "[stack]" })
+    let blocks = try #require(stack.blocks)
+    #expect(blocks.reduce(0) { $0 + $1.presentBytes } == stack.figures.anonymousBytes)
+    for wrong in [["--all", "--map"], ["1", "--map", "--interval", "1s"], ["1", "--effort", "2"]] {
+      #expect(try hugespan(["coverage"] + wrong).status == 64, "\(wrong)")
+    }
+    #expect(try hugespan("coverage", "1", "--interval", "1s", "--effort", "0").status == 64)
+  }
+
   @Test("a series has a line for each look, and ends with its process")
   func series() throws {
     let child = try sleeper()

@@ -222,6 +222,20 @@ static inline long hs_shim_pagemap_scan(int fd, uint64_t start, uint64_t end, st
   return n;
 }
 
+// The same for pages that PMD entries map, and nothing else.
+static inline long hs_shim_pagemap_scan_huge(int fd, uint64_t start, uint64_t end, struct hs_shim_page_region *regions,
+                                             size_t capacity, uint64_t *walked) {
+  struct hs_shim_pm_scan scan = {
+      .size = sizeof(scan), .start = start, .end = end, .vec = (uint64_t)(uintptr_t)regions, .vec_len = capacity,
+      .category_inverted = HS_SHIM_PAGE_IS_PFNZERO,
+      .category_mask = HS_SHIM_PAGE_IS_PRESENT | HS_SHIM_PAGE_IS_HUGE | HS_SHIM_PAGE_IS_PFNZERO,
+      .return_mask = HS_SHIM_PAGE_IS_HUGE};
+  long n = ioctl(fd, _IOWR('f', 16, struct hs_shim_pm_scan), &scan);
+  if (n < 0) return -(long)errno;
+  *walked = scan.walk_end;
+  return n;
+}
+
 static inline void hs_shim_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();

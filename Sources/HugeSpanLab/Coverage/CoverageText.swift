@@ -10,11 +10,15 @@ package struct CoverageRecord: Codable, Equatable, Sendable {
     package var end: String
     package var permissions: String
     package var name: String
+    /// What it seems to be where it has no name: a thread's stack, an arena, a heap.
+    package var guess: String?
     package var figures: MemoryFigures
     package var coverage: Double?
     package var isAdvisedHuge: Bool
     package var isAdvisedSmall: Bool
     package var isEligible: Bool?
+    /// With --map: its pageblocks that have something in them.
+    package var blocks: [MappedBlock]?
   }
 
   package var schema = "hugespan.coverage/1"
@@ -28,10 +32,17 @@ package struct CoverageRecord: Codable, Equatable, Sendable {
   package var group: String?
   /// Anonymous, on folios larger than a page, and not mapped by PMD entries; null where the kernel does not tell.
   package var splitBytes: Int?
+  /// Anonymous bytes by the size of their folio ("64kB"), of folios larger than a page; null where the kernel does not tell.
+  package var folioBytes: [String: Int]?
   package var isDisabled: Bool?
+  /// Of a series: seconds since the oldest part of the huge bytes was seen, and since the lazily free ones were.
+  package var oldestSeconds: Double?
+  package var lazyFreeSeconds: Double?
   package var mappings: [Mapping]
 
-  package init(_ process: ProcessCoverage, folios: FolioFigures?, seconds: Double) {
+  package init(
+    _ process: ProcessCoverage, folios: FolioFigures?, seconds: Double, blocks: [MappedBlocks] = []
+  ) {
     self.seconds = seconds
     self.process = process.process
     name = process.name
@@ -42,17 +53,22 @@ package struct CoverageRecord: Codable, Equatable, Sendable {
     // The two were read one after the other, so that a busy process may show a little less than nothing.
     splitBytes = folios.map { max($0.largeBytes - process.total.hugeBytes, 0) }
     isDisabled = process.isDisabled
-    mappings = process.largest.map {
+    folioBytes = folios.map { folios in
+      Dictionary(uniqueKeysWithValues: folios.bySize.map { ("\($0.key >> 10)kB", $0.value) })
+    }
+    mappings = process.largest.map { mapping in
       Mapping(
-        start: String($0.start, radix: 16), end: String($0.end, radix: 16), permissions: $0.permissions, name: $0.name,
-        figures: $0.figures, coverage: $0.figures.coverage, isAdvisedHuge: $0.isAdvisedHuge,
-        isAdvisedSmall: $0.isAdvisedSmall, isEligible: $0.isEligible)
+        start: String(mapping.start, radix: 16), end: String(mapping.end, radix: 16),
+        permissions: mapping.permissions, name: mapping.name, guess: mapping.guess, figures: mapping.figures,
+        coverage: mapping.figures.coverage, isAdvisedHuge: mapping.isAdvisedHuge,
+        isAdvisedSmall: mapping.isAdvisedSmall, isEligible: mapping.isEligible,
+        blocks: blocks.first { $0.mapping.start == mapping.start }?.blocks)
     }
   }
 
   /// The names of `csvRow`.
   package static let csvHead =
-    "seconds,process,name,resident_bytes,anonymous_bytes,huge_bytes,lazy_free_bytes,swapped_bytes,charged_bytes\n"
+    "seconds,process,name,resident_bytes,anonymous_bytes,huge_bytes,lazy_free_bytes,swapped_bytes,charged_bytes,oldest_seconds\n"
 
   /// One line for a table of another program.
   package var csvRow: String {
@@ -60,7 +76,8 @@ package struct CoverageRecord: Codable, Equatable, Sendable {
     let numbers = [figures.residentBytes, figures.anonymousBytes, figures.hugeBytes, figures.lazyFreeBytes]
     return String(format: "%.3f,%d,", seconds, process) + quoted + ","
       + numbers.map(String.init).joined(separator: ",")
-      + ",\(figures.swappedBytes),\(chargedBytes.map(String.init) ?? "")\n"
+      + ",\(figures.swappedBytes),\(chargedBytes.map(String.init) ?? "")"
+      + "," + String(format: "%.3f", oldestSeconds ?? 0) + "\n"
   }
 }
 
@@ -108,6 +125,12 @@ package enum CoverageText {
       let split = max(folios.largeBytes - total.hugeBytes, 0)
       text +=
         "\(mebibytes(split)) MiB are on large folios that are not mapped as hugepages: parts of split ones, or of sizes below 2 MiB.\n"
+      if !folios.bySize.isEmpty {
+        let sizes = folios.bySize.sorted { $0.key < $1.key }.map { size, bytes in
+          "\(size >= 1 << 20 ? "\(size >> 20) MiB" : "\(size >> 10) KiB"): \(mebibytes(bytes))"
+        }
+        text += "By the size of the folio, however it is mapped, in MiB: " + sizes.joined(separator: ", ") + ".\n"
+      }
     } else {
       text += "Split hugepages cannot be seen: only root is told which physical pages a process has.\n"
     }
@@ -122,7 +145,7 @@ package enum CoverageText {
 
   /// Of a long path the end, which tells files apart.
   private static func label(_ mapping: MappingReport) -> String {
-    if mapping.name.isEmpty { return "anonymous" }
+    if mapping.name.isEmpty { return mapping.guess ?? "anonymous" }
     return mapping.name.count <= 36 ? mapping.name : "…" + mapping.name.suffix(35)
   }
 

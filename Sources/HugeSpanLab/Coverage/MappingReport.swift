@@ -62,6 +62,8 @@ package struct MappingReport: Equatable, Sendable {
   package var permissions: String
   /// `[heap]`, `[stack]`, the path of a file, the name that the program gave it (`[anon:NAME]`), or nothing.
   package var name: String
+  /// What it seems to be where it has no name.
+  package var guess: String?
   package var figures: MemoryFigures
   /// MADV_HUGEPAGE and MADV_NOHUGEPAGE (`hg` and `nh` in VmFlags).
   package var isAdvisedHuge = false

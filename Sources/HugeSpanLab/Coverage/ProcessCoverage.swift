@@ -131,14 +131,24 @@ package struct CoverageReader: Sendable {
     for mapping in parsed { total += mapping.figures }
     var result = ProcessCoverage(process: process, name: name, total: total, mappings: mappings ? parsed : [])
     result.isDisabled = statusValue("THP_enabled", of: process).map { $0 == "0" }
-    if let membership = try? CgroupMembership.find(root: cgroups, membership: contents(ofFile: directory + "/cgroup")) {
+    if let membership = membership(of: process) {
       result.group = membership.directory
       result.chargedBytes = charge(membership)
     }
     return result
   }
 
-  private func charge(_ membership: CgroupMembership) -> Int? {
+  /// The memory group of `process`; nil if that cannot be told.
+  func membership(of process: Int) -> CgroupMembership? {
+    try? CgroupMembership.find(root: cgroups, membership: contents(ofFile: "\(proc)/\(process)/cgroup"))
+  }
+
+  /// What the kernel counts of a process' memory as it goes; nil if it is gone or has none.
+  func status(of process: Int) -> ProcessStatus? {
+    contents(ofFile: "\(proc)/\(process)/status").flatMap { ProcessStatus($0) }
+  }
+
+  func charge(_ membership: CgroupMembership) -> Int? {
     let file = membership.version == .one ? "memory.usage_in_bytes" : "memory.current"
     return contents(ofFile: "\(membership.directory)/\(file)").flatMap {
       Int($0.split(whereSeparator: { $0 == "\n" }).first ?? "")
