@@ -99,6 +99,9 @@ extension LinuxHeap {
   /// Whether there is a page.
   package var hasPage: Bool { control.page.pointee.address != 0 || control.page.pointee.isWanted }
 
+  /// The descriptor of the page; nil if there is none.
+  package var pageDescriptor: Int32? { control.page.pointee.address != 0 ? control.page.pointee.file : nil }
+
   /// Writes the page if there is one and it is due. `now` is the monotonic clock, `untilNextTick` when the next tick comes.
   package borrowing func publish(now: UInt64, untilNextTick: UInt64) {
     if now < control.page.pointee.dueAt { return }

@@ -102,12 +102,13 @@ package final class PageReader {
   /// The heaps as they are published now, by their number.
   package func read() throws(PageError) -> [PublishedSnapshot] {
     var result: [PublishedSnapshot] = []
-    for each in files { result.append(try read(each.file)) }
-    if access(directory, F_OK) != 0 { throw .process(.ended(process, name: name)) }
-    // Another program may have taken the process' place: what is read then is what the first one left.
-    if !files.allSatisfy({ link($0.path)?.hasPrefix(PageReader.fileName) == true }) {
-      throw .noPage(process, name: name)
+    for each in files {
+      let snapshot = try read(each.file)
+      // A heap may be gone, and another program may have taken the process' place: what is read then is what was left.
+      if link(each.path)?.hasPrefix(PageReader.fileName) == true { result.append(snapshot) }
     }
+    if access(directory, F_OK) != 0 { throw .process(.ended(process, name: name)) }
+    if result.isEmpty { throw .noPage(process, name: name) }
     return result.sorted { $0.heap.heapNumber < $1.heap.heapNumber }
   }
 

@@ -2,7 +2,7 @@
 //
 // The kernel knows what is in memory and on hugepages, the heap what is used and what a free block waits for. Where both speak of a block
 // the kernel decides whether it is on a hugepage, since what the heap believes is as old as its last residency pass. A program
-// may come to its heap late (an interpreter, a wrapper that executes another program), so the page is looked for again now and then.
+// may come to its heap late (an interpreter, a wrapper that executes another program), and make another one later, so pages are looked for again now and then.
 
 import HugeSpanCore
 
@@ -14,7 +14,7 @@ package struct HeapWatchSource: WatchSource {
   /// Looks until the page is looked for again.
   private var pause = 0
 
-  /// Looks between two searches for a page.
+  /// Looks from one search for pages to the next.
   private static let looksPerSearch = 4
 
   package init(process: Int) {
@@ -24,10 +24,8 @@ package struct HeapWatchSource: WatchSource {
 
   package mutating func look(mappings: Bool) throws(CoverageError) -> WatchSample {
     var sample = try kernel.look(mappings: mappings)
-    if reader == nil {
-      if pause == 0 { reader = try? PageReader(process: process) }
-      pause = (pause + 1) % HeapWatchSource.looksPerSearch
-    }
+    if pause == 0 { reader = try? PageReader(process: process) }
+    pause = (pause + 1) % HeapWatchSource.looksPerSearch
     guard let heaps = try? reader?.read() else {
       reader = nil
       return sample

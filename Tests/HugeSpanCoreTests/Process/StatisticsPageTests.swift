@@ -21,6 +21,8 @@ private func pages(of process: String = "self") -> [String] {
   }.map { "\(directory)/\($0)" }
 }
 
+private func descriptor(_ heap: UnsafeMutablePointer<LinuxHeap>) -> Int32? { heap.pointee.pageDescriptor }
+
 private func header(_ path: String) -> PublishedHeap? {
   guard let file = FileHandle(forReadingAtPath: path), let bytes = try? file.read(upToCount: 4096), bytes.count == 4096
   else { return nil }
@@ -34,8 +36,8 @@ private func header(_ path: String) -> PublishedHeap? {
     defer { LinuxHeap.destroy(heap) }
     let before = Set(pages())
     #expect(heap.pointee.openPage() == nil && heap.pointee.openPage() == nil)
-    let path = try #require(pages().first { !before.contains($0) })
-    #expect(pages().count == before.count + 1)
+    let path = "/proc/self/fd/\(try #require(descriptor(heap)))"
+    #expect(pages().contains(path) && !before.contains(path))
     let first = try #require(header(path))
     #expect(first.magic == PublishedHeap.magicWord && first.processID == UInt32(getpid()) && first.sequence & 1 == 0)
     let span = try heap.pointee.core.allocate(SpanRequest(pageCount: 300)).span
@@ -55,11 +57,9 @@ private func header(_ path: String) -> PublishedHeap? {
   }
 
   @Test func isGoneWithItsHeapAndLeavesOtherDescriptorsAlone() throws {
-    let before = Set(pages())
     let heap = try LinuxHeap.create(never())
     #expect(heap.pointee.openPage() == nil)
-    let path = try #require(pages().first { !before.contains($0) })
-    let number = try #require(Int32((path as NSString).lastPathComponent))
+    let number = try #require(descriptor(heap))
     // The program closes what it does not know and uses the number itself.
     let other = open("/dev/null", O_RDONLY)
     #expect(dup2(other, number) == number)
@@ -67,20 +67,20 @@ private func header(_ path: String) -> PublishedHeap? {
     #expect(fcntl(number, F_GETFD) >= 0)
     close(number)
     close(other)
-    #expect(Set(pages()).isSubset(of: before))
     let again = try LinuxHeap.create(never())
     #expect(again.pointee.openPage() == nil)
+    let next = "/proc/self/fd/\(try #require(descriptor(again)))"
+    let mine = try #require(header(next)?.heapNumber)
     again.pointee.closePage()
-    #expect(Set(pages()).isSubset(of: before))
+    #expect(descriptor(again) == nil && header(next)?.heapNumber != mine)
     LinuxHeap.destroy(again)
   }
 
   @Test func isWrittenByTheScavengerWhileNothingHappens() throws {
-    let before = Set(pages())
     let heap = try LinuxHeap.create(never())
     defer { LinuxHeap.destroy(heap) }
     #expect(heap.pointee.openPage() == nil && LinuxHeap.startScavenger(heap))
-    let path = try #require(pages().first { !before.contains($0) })
+    let path = "/proc/self/fd/\(try #require(descriptor(heap)))"
     _ = try heap.pointee.core.allocate(SpanRequest(pageCount: 700))
     for _ in 0..<200 where header(path)?.usedPages != 700 { usleep(20_000) }
     let now = try #require(header(path))
@@ -94,11 +94,10 @@ private func header(_ path: String) -> PublishedHeap? {
   }
 
   @Test func ofAParentIsNotTheChilds() throws {
-    let before = Set(pages())
     let heap = try LinuxHeap.create(never())
     defer { LinuxHeap.destroy(heap) }
     #expect(heap.pointee.openPage() == nil)
-    let path = try #require(pages().first { !before.contains($0) })
+    let path = "/proc/self/fd/\(try #require(descriptor(heap)))"
     let parents = try #require(header(path))
     let child = ForkedChild(
       {

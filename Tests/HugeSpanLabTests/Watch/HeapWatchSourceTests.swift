@@ -68,7 +68,8 @@ private func block(_ number: Int, _ change: (inout PublishedBlock) -> Void) -> P
     heap.pointee.publishAtOnce()
     // The page is looked for now and then only; other tests have heaps, too.
     var sample: WatchSample?
-    for _ in 0..<8 {
+    for _ in 0..<500 where sample == nil {
+      usleep(10_000)
       let seen = try source.look(mappings: false)
       if seen.blocks.first(where: { $0.address == rest.address })?.state == .waiting { sample = seen }
     }
