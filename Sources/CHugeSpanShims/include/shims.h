@@ -149,6 +149,8 @@ static inline long hs_shim_page_open(const char *name, size_t bytes, int *fd, ui
   void *page = MAP_FAILED;
   if (ftruncate((int)file, (off_t)bytes) == 0 && fstat((int)file, &about) == 0)
     page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, (int)file, 0);
+  // Where shared memory gets hugepages, the first of these would be 2 MiB for a few kilobytes.
+  if (page != MAP_FAILED) (void)madvise(page, bytes, HS_SHIM_MADV_NOHUGEPAGE);
   if (page == MAP_FAILED || madvise(page, bytes, MADV_DONTFORK) != 0 || fcntl((int)file, 1033, 1 | 2 | 4 | 16) != 0) {
     int error = errno;
     if (page != MAP_FAILED) (void)munmap(page, bytes);
@@ -162,9 +164,10 @@ static inline long hs_shim_page_open(const char *name, size_t bytes, int *fd, ui
 
 // Brings a part of a page into memory, so that writing to it neither faults nor fails. 0 or minus errno.
 static inline long hs_shim_page_fill(int fd, uintptr_t page, size_t offset, size_t bytes) {
-  if (syscall(SYS_fallocate, fd, 0, (off_t)offset, (off_t)bytes) != 0) return -(long)errno;
-  (void)madvise((void *)(page + offset), bytes, HS_SHIM_MADV_POPULATE_WRITE);
-  return 0;
+  if (madvise((void *)(page + offset), bytes, HS_SHIM_MADV_POPULATE_WRITE) == 0) return 0;
+  // Before Linux 5.14; writing to it faults then, and cannot fail any more.
+  if (errno != EINVAL) return -(long)errno;
+  return syscall(SYS_fallocate, fd, 0, (off_t)offset, (off_t)bytes) == 0 ? 0 : -(long)errno;
 }
 
 // Closes a page's file, unless the program has closed it and uses the number for something else.

@@ -15,44 +15,43 @@ package struct PublishingProgress {
   var idleBlocks: UInt64 = 0
   var rebuilds: UInt64 = 0
   var pages: UInt64 = 0
+  /// End of the records that were written in this round.
+  var end = 0
 
   /// Nothing published.
   package init() {}
 }
 
 extension PageHeapCore {
-  /// Records that a page needs for all of the heap's blocks: each arena has its own stretch, so a block's record stays where it is.
-  package func publishedRecords() -> Int {
+  /// Where the records of arena `index` begin, and how many blocks it has; nil if there is no such arena. Each arena has its own
+  /// stretch, as long as it may get, so a block's record stays where it is.
+  package func publishedStretch(ofArena index: Int) -> (first: Int, count: Int)? {
     lock.lock()
     defer { lock.unlock() }
-    var records = 0
-    for index in 0..<state.pointee.arenaCount { records += state.pointee.arenas[index].totalBlocks }
-    let last = state.pointee.arenaCount - 1
-    return last < 0
-      ? 0 : records - state.pointee.arenas[last].totalBlocks + state.pointee.arenas[last].committedBlocks
+    if index >= state.pointee.arenaCount { return nil }
+    return (state.pointee.firstRecord(ofArena: index), state.pointee.arenas[index].committedBlocks)
   }
 
-  /// Writes up to `limit` blocks and all totals to `header` and `records`, of which there are `capacity`. `now` is the
-  /// clock of the ticks, and `untilNextTick` how long after it the next one comes.
+  /// Writes up to `limit` blocks and all totals to `header` and `records`. `rooms` says of each arena how many records there
+  /// is room for, `now` is the clock of the ticks, and `untilNextTick` how long after it the next one comes.
   package func publish(
-    header: UnsafeMutablePointer<PublishedHeap>, records: UnsafeMutablePointer<PublishedBlock>, capacity: Int,
-    limit: Int, _ progress: inout PublishingProgress, now: UInt64, untilNextTick: UInt64
+    header: UnsafeMutablePointer<PublishedHeap>, records: UnsafeMutablePointer<PublishedBlock>,
+    rooms: UnsafePointer<Int>, limit: Int, _ progress: inout PublishingProgress, now: UInt64, untilNextTick: UInt64
   ) {
     var rest = limit
     lock.lock()
     if progress.arena == 0 && progress.index == 0 { progress.roundBegan = now }
-    var base = 0
-    for arena in 0..<progress.arena { base += state.pointee.arenas[arena].totalBlocks }
     while progress.arena < state.pointee.arenaCount && rest > 0 {
       let arena = state.pointee.arenas[progress.arena]
-      if progress.index >= arena.committedBlocks || base + progress.index >= capacity {
-        base += arena.totalBlocks
+      let first = state.pointee.firstRecord(ofArena: progress.arena)
+      let room = min(arena.committedBlocks, rooms[progress.arena])
+      if progress.index >= room {
+        if room > 0 { progress.end = first + room }
         progress.arena += 1
         progress.index = 0
         continue
       }
-      let record = describe(arena, progress.index, untilNextTick, &progress)
-      records[base + progress.index] = record
+      records[first + progress.index] = describe(arena, progress.index, untilNextTick, &progress)
       progress.index += 1
       rest -= 1
       if rest & 255 == 0 {
@@ -63,7 +62,7 @@ extension PageHeapCore {
     fill(header, now: now, untilNextTick: untilNextTick)
     if progress.arena >= state.pointee.arenaCount {
       header.pointee.oldestAt = progress.roundBegan
-      header.pointee.recordsEnd = UInt64(min(base, capacity))
+      header.pointee.recordsEnd = UInt64(progress.end)
       forecast(header, progress, now: now, untilNextTick: untilNextTick)
       progress = PublishingProgress()
     }
@@ -203,5 +202,14 @@ extension HeapOptions {
     case .decay: return 7
     case .paced: return 8
     }
+  }
+}
+
+extension HeapState {
+  /// The record of the first block of arena `index`.
+  func firstRecord(ofArena index: Int) -> Int {
+    var first = 0
+    for earlier in 0..<index { first += arenas[earlier].totalBlocks }
+    return first
   }
 }

@@ -19,8 +19,9 @@ struct StatisticsPage {
   var address: UInt = 0
   var file: Int32 = 0
   var identity: UInt64 = 0
-  /// Bytes from the beginning that are in memory.
-  var filledBytes = 0
+  /// Whether the header is in memory, and of each arena how many records are.
+  var hasHeader = false
+  var rooms = InlineArray<64, Int>(repeating: 0)
   /// There was one when the process was forked, and there shall be one here.
   var isWanted = false
   /// When it may be written again.
@@ -33,20 +34,28 @@ struct StatisticsPage {
   static var period: UInt64 { 100_000_000 }
   /// Nanoseconds after which a page is written although no tick is due.
   static var longestPeriod: UInt64 { 250_000_000 }
-  /// Room is brought into memory in pieces of so many bytes, and the first piece is smaller.
-  private static var pieceBytes: Int { 65536 }
+  /// Room is brought into memory in pieces of so many records: a page.
+  private static var recordsPerPiece: Int { 4096 / MemoryLayout<PublishedBlock>.stride }
 
-  /// Brings room for `records` into memory, as far as there is any; answers for how many there is.
-  mutating func fill(records: Int) -> Int {
+  /// Brings the header into memory; false if there is none to be had.
+  mutating func fillHeader() -> Bool {
+    if !hasHeader { hasHeader = hs_shim_page_fill(file, address, 0, PublishedHeap.recordsOffset) == 0 }
+    return hasHeader
+  }
+
+  /// Brings room for the `count` records of an arena that begin at `first` into memory, as far as there is any.
+  mutating func fill(arena: Int, first: Int, count: Int) {
+    if arena >= rooms.count { return }
+    let end = min(first + count, PublishedHeap.capacity)
+    if first + rooms[arena] >= end { return }
+    // To the end of the page: its other records are this arena's, too, or those of the next one's beginning.
+    let start = first + rooms[arena]
+    let last = (end + Self.recordsPerPiece - 1) / Self.recordsPerPiece * Self.recordsPerPiece
+    let piece = start / Self.recordsPerPiece * Self.recordsPerPiece
     let size = MemoryLayout<PublishedBlock>.stride
-    let wanted = PublishedHeap.recordsOffset + min(records, PublishedHeap.capacity) * size
-    while filledBytes < wanted {
-      let piece = min(
-        filledBytes == 0 ? 4 * PublishedHeap.recordsOffset : Self.pieceBytes, PublishedHeap.byteCount - filledBytes)
-      if hs_shim_page_fill(file, address, filledBytes, piece) != 0 { break }
-      filledBytes += piece
-    }
-    return max(0, filledBytes - PublishedHeap.recordsOffset) / size
+    let done = hs_shim_page_fill(
+      file, address, PublishedHeap.recordsOffset + piece * size, (min(last, PublishedHeap.capacity) - piece) * size)
+    if done == 0 { rooms[arena] = end - first }
   }
 }
 
@@ -70,8 +79,7 @@ extension LinuxHeap {
     page.pointee.address = UInt(address)
     page.pointee.file = file
     page.pointee.identity = identity
-    _ = page.pointee.fill(records: 1)
-    if page.pointee.filledBytes == 0 {
+    if !page.pointee.fillHeader() {
       closePage(page)
       return .outOfMemory
     }
@@ -133,15 +141,21 @@ extension LinuxHeap {
   private borrowing func write(now: UInt64, untilNextTick: UInt64) {
     let page = control.page
     page.pointee.dueAt = now &+ StatisticsPage.period
-    let room = page.pointee.fill(records: core.publishedRecords())
+    var arena = 0
+    while let stretch = core.publishedStretch(ofArena: arena) {
+      page.pointee.fill(arena: arena, first: stretch.first, count: stretch.count)
+      arena += 1
+    }
     let memory = UnsafeMutableRawPointer(bitPattern: page.pointee.address)!
     let header = memory.assumingMemoryBound(to: PublishedHeap.self)
     _ = hs_shim_word_increment(&header.pointee.sequence)
     hs_shim_fence()
-    core.publish(
-      header: header, records: (memory + PublishedHeap.recordsOffset).assumingMemoryBound(to: PublishedBlock.self),
-      capacity: room, limit: StatisticsPage.blocksPerGo, &page.pointee.progress, now: now,
-      untilNextTick: untilNextTick)
+    withUnsafePointer(to: &page.pointee.rooms) { rooms in
+      core.publish(
+        header: header, records: (memory + PublishedHeap.recordsOffset).assumingMemoryBound(to: PublishedBlock.self),
+        rooms: UnsafeRawPointer(rooms).assumingMemoryBound(to: Int.self), limit: StatisticsPage.blocksPerGo,
+        &page.pointee.progress, now: now, untilNextTick: untilNextTick)
+    }
     if hs_shim_word_load(control.phase) == HeapControl.running { header.pointee.flags |= PublishedHeap.hasScavenger }
     hs_shim_fence()
     _ = hs_shim_word_increment(&header.pointee.sequence)

@@ -37,8 +37,14 @@ private final class Paper {
   func publish<K: Kernel>(
     _ heap: borrowing PageHeapCore<K>, limit: Int = .max, now: UInt64 = 1, next: UInt64 = 250_000_000
   ) {
+    var rooms = [Int](repeating: 0, count: 64)
+    var arena = 0
+    while let stretch = heap.publishedStretch(ofArena: arena) {
+      rooms[arena] = max(0, min(stretch.first + stretch.count, capacity) - stretch.first)
+      arena += 1
+    }
     heap.publish(
-      header: header, records: records, capacity: capacity, limit: limit, &progress, now: now, untilNextTick: next)
+      header: header, records: records, rooms: rooms, limit: limit, &progress, now: now, untilNextTick: next)
   }
 
   var blocks: [PublishedBlock] {
