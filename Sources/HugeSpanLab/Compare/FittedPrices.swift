@@ -1,37 +1,52 @@
 // Prices of the kernel's operations, fitted to what runs on the real kernel took.
 //
 // The simulated kernel counts what a run does; the real one took so long for the same. Two small least-squares problems, one for calls and
-// one for faults, with prices that may not be negative: what two operations always do together cannot be told apart, and then
-// one of them bears the price of both. Each run counts by its relative error, so that short runs count as well.
+// one for faults, with prices that may not be negative. Each run counts by its relative error, so that short runs count as well. What two
+// operations always do together the runs cannot tell apart; so each price is also held to the built-in one, as firmly as one run holds it
+// (ridge regression): without that a rebuild took the price of the splits before it.
 
 import HugeSpanCore
 
 enum FittedPrices {
   private struct Operation: Sendable {
     var name: String
+    /// Microseconds, where the runs say nothing.
+    var usual: Double
     var count: @Sendable (RunResult) -> Double
   }
 
+  private static let built = CostModel()
+
   private static let calls: [Operation] = [
-    Operation(name: "whole block released") {
+    Operation(name: "whole block released", usual: built.releaseBlock) {
       Double($0.releasedPages - ($0.decisions["pagesReleasedInParts"] ?? 0)) / 512
     },
-    Operation(name: "page released") { isLazy($0) ? 0 : Double($0.decisions["pagesReleasedInParts"] ?? 0) },
-    Operation(name: "range released") { Double($0.decisions["releaseRanges"] ?? 0) },
+    Operation(name: "page released", usual: built.releasePage) {
+      isLazy($0) ? 0 : Double($0.decisions["pagesReleasedInParts"] ?? 0)
+    },
+    Operation(name: "range released", usual: built.releaseRange) { Double($0.decisions["releaseRanges"] ?? 0) },
+    // Where a part of a hugepage is only unmapped, page tables are filled in and the folio stays whole: a tenth of a split.
+    Operation(name: "hugepage unmapped in part", usual: 20) { splitsFolios($0) ? 0 : Double($0.splits) },
     // MADV_FREE of a part of a hugepage splits it as well, at a price of its own.
-    Operation(name: "split") { isLazy($0) ? 0 : Double($0.splits + ($0.decisions["cures"] ?? 0)) },
-    Operation(name: "lazy split") { isLazy($0) ? Double($0.splits) : 0 },
-    Operation(name: "page freed lazily") { isLazy($0) ? Double($0.releasedPages) : 0 },
-    Operation(name: "rebuild") { Double($0.collapses) },
+    Operation(name: "split", usual: built.split) {
+      (isLazy($0) || !splitsFolios($0) ? 0 : Double($0.splits)) + Double($0.decisions["cures"] ?? 0)
+    },
+    Operation(name: "lazy split", usual: built.split) { isLazy($0) ? Double($0.splits) : 0 },
+    Operation(name: "page freed lazily", usual: built.releasePage) { isLazy($0) ? Double($0.releasedPages) : 0 },
+    Operation(name: "rebuild", usual: built.collapse) { Double($0.collapses) },
   ]
+
+  private static func splitsFolios(_ run: RunResult) -> Bool {
+    (try? StrategyChoice(notation: run.strategy))?.kind != .dontneed
+  }
 
   private static func isLazy(_ run: RunResult) -> Bool {
     (try? StrategyChoice(notation: run.strategy))?.isLazy ?? false
   }
 
   private static let faults: [Operation] = [
-    Operation(name: "huge fault") { Double($0.hugeFaults ?? 0) },
-    Operation(name: "base fault") { Double(($0.faults ?? 0) - ($0.hugeFaults ?? 0)) },
+    Operation(name: "huge fault", usual: built.blockFault) { Double($0.hugeFaults ?? 0) },
+    Operation(name: "base fault", usual: built.pageFault) { Double(($0.faults ?? 0) - ($0.hugeFaults ?? 0)) },
   ]
 
   /// Microseconds by operation.
@@ -45,6 +60,13 @@ enum FittedPrices {
         let weight = 1 / max(seconds, 0.005)
         rows.append(operations.map { $0.count(pair.simulated) / 1e6 * weight })
         goals.append(seconds * weight)
+      }
+      if rows.isEmpty { continue }
+      for index in operations.indices {
+        var row = [Double](repeating: 0, count: operations.count)
+        row[index] = 1 / operations[index].usual
+        rows.append(row)
+        goals.append(1)
       }
       for (operation, price) in zip(operations, nonNegativeLeastSquares(rows, goals)) { prices[operation.name] = price }
     }
