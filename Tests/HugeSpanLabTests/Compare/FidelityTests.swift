@@ -59,7 +59,7 @@ private func run(_ kernel: String, _ trace: String, _ policy: String, _ configur
       for (place, policy) in ["seed", "decay", "immediate"].enumerated() {
         // A machine on which a split takes 50 us, a huge fault 100, a base fault 1.3; the simulation has its own prices.
         let splits = 300 * (number + 1) + 700 * place
-        let (huge, base) = (100 * (number + 1), 9000 * (place + 1) + 1000 * number)
+        let (huge, base) = (500 * (number + 1), 9000 * (place + 1) + 1000 * number)
         results.append(
           run("real", trace, policy) {
             $0.strategy = "split-dontneed"
