@@ -29,7 +29,7 @@ let coverageCommand = Command(
       help: """
         With --interval, percent of a core that looking may take: hugepages are looked at in parts, and each look says \
         how old its oldest part is; 'full' looks at everything each time
-        """, defaultText: "1.5"),
+        """, defaultText: "1"),
     Option("count", .count(in: 1...1_000_000_000), help: "With --interval, stop after this many looks"),
     Option("csv", help: "A line of CSV for each process and look"),
     Option("json", .file(), help: "Write JSON to FILE, '-' for standard output; an object a line if there are several"),
@@ -93,7 +93,7 @@ private struct CoverageRequest {
     if interval == nil && invocation.has("count") { throw invocation.usageError("--count needs --interval") }
     count = interval == nil ? 1 : invocation.count("count") ?? .max
     if interval == nil && invocation.has("effort") { throw invocation.usageError("--effort needs --interval") }
-    effort = effortShare(invocation.text("effort") ?? "1.5") ?? nil
+    effort = effortShare(invocation.text("effort") ?? "1") ?? nil
     isCSV = invocation.has("csv")
     hasMap = invocation.has("map")
     if hasMap && (interval != nil || isCSV) { throw invocation.usageError("--map is for one look at one process") }

@@ -16,7 +16,8 @@ let reportCommand = Command(
     Over time a run is shown if its result was made with 'hugespan compare --series --json FILE'.
     """,
   options: [
-    Option("output", short: "o", .file(), help: "The page; '-' for standard output", defaultText: "report.html")
+    Option("output", short: "o", .file(), help: "The page; '-' for standard output", defaultText: "report.html"),
+    Option("json", .file(), help: "Write what the page shows as JSON to FILE, '-' for standard output"),
   ],
   operands: [Operand("RESULT", help: "Results that 'hugespan compare --json' wrote", arity: .oneOrMore)],
   examples: [
@@ -27,7 +28,15 @@ let reportCommand = Command(
     let results = try invocation.operands.map { path in
       NamedComparison(name: traceName(path), comparison: try readComparison(path))
     }
-    try TextOutput(invocation.text("output") ?? "report.html").write(reportPage(of: results))
+    if invocation.text("json") == "-" && invocation.text("output") == "-" {
+      throw invocation.usageError("--output - and --json - both want standard output")
+    }
+    let json = try invocation.output("json")
+    // Whoever asks for the data alone gets no page beside it.
+    if json == nil || invocation.has("output") {
+      try TextOutput(invocation.text("output") ?? "report.html").write(reportPage(of: results))
+    }
+    try json?.write(jsonText(ReportDocument(results)))
     return .success
   })
 

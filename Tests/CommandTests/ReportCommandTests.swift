@@ -61,6 +61,19 @@ private func results(_ folder: TemporaryFolder) throws -> (json: String, page: S
 
 @Suite("hugespan report, as it is typed", .serialized)
 struct ReportCommandTests {
+  @Test("what the page shows is to be had as JSON, without a page")
+  func json() throws {
+    let folder = try TemporaryFolder()
+    let (result, _) = try results(folder)
+    let outcome = try hugespan("report", result, "--json", "-")
+    #expect(outcome.status == 0, "\(outcome.errors)")
+    let document = try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any]
+    let traces = try #require(document?["traces"] as? [[String: Any]])
+    #expect(document?["schema"] as? String == "hugespan.report/1" && traces.count == 1)
+    #expect((traces[0]["runs"] as? [[String: Any]])?.map { $0["policy"] as? String } == ["never", "immediate"])
+    #expect(try hugespan("report", result, "--json", "-", "--output", "-").status == 64)
+  }
+
   @Test("--html keeps a series and a film of each run; without it and --series there is none")
   func series() throws {
     let folder = try TemporaryFolder()

@@ -58,13 +58,14 @@ package struct ReportDocument: Encodable, Sendable {
     var results: [RunResult]
   }
 
+  let schema = "hugespan.report/1"
   var traces: [Trace] = []
   var sources: [Source] = []
   var machines: [String] = []
   var leftOut: [String] = []
   var hasSeries: Bool { traces.contains { $0.runs.contains { $0.series != nil } } }
 
-  private enum CodingKeys: CodingKey { case traces }
+  private enum CodingKeys: CodingKey { case schema, traces }
 
   /// Orders the runs of `results` by trace, in the order in which traces first appear.
   package init(_ results: [NamedComparison]) {
