@@ -1,6 +1,7 @@
 // `hugespan coverage`, as it is typed.
 
 import Foundation
+import Glibc
 import Testing
 
 @testable import HugeSpanLab
@@ -33,6 +34,40 @@ struct CoverageCommandTests {
     let record = try JSONDecoder().decode(CoverageRecord.self, from: Data(json.output.utf8))
     #expect(record.schema == "hugespan.coverage/1" && record.process == Int(child.processIdentifier))
     #expect(record.figures.anonymousBytes > 0 && record.mappings.contains { $0.name == "[stack]" })
+  }
+
+  /// A program of nine bytes for 32-bit x86: it pauses.
+  private static let narrowProgram =
+    "f0VMRgEBAQAAAAAAAAAAAAIAAwABAAAAVIAECDQAAABwAAAAAAAAADQAIAABACgAAwACAAEAAABUAAAAVIAECFSABAgJAAAACQAA"
+    + "AAcAAAABAAAAuB0AAADNgOv3AC5zaHN0cnRhYgAudGV4dAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    + "AAALAAAAAQAAAAcAAABUgAQIVAAAAAkAAAAAAAAAAAAAAAEAAAAAAAAAAQAAAAMAAAAAAAAAAAAAAF0AAAARAAAAAAAAAAAAAAAB"
+    + "AAAAAAAAAA=="
+
+  @Test("a 32-bit process has its own figures, to the page, and no statistics page")
+  func narrowProcess() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/narrow"
+    try #require(Data(base64Encoded: Self.narrowProgram)).write(to: URL(fileURLWithPath: path))
+    chmod(path, 0o755)
+    let child = Process()
+    child.executableURL = URL(fileURLWithPath: path)
+    // A kernel without 32-bit programs refuses to start it.
+    guard (try? child.run()) != nil else { return }
+    defer { end(child) }
+    usleep(200_000)
+    if !child.isRunning { return }
+    let json = try hugespan("coverage", "\(child.processIdentifier)", "--map", "--json", "-")
+    let record = try JSONDecoder().decode(CoverageRecord.self, from: Data(json.output.utf8))
+    let text = try #require(contents(ofFile: "/proc/\(child.processIdentifier)/smaps"))
+    var anonymous = 0
+    for line in text.split(separator: "\n") where line.hasPrefix("Anonymous:") {
+      anonymous += Int(line.split(separator: " ")[1])! << 10
+    }
+    #expect(json.status == 0 && record.figures.anonymousBytes == anonymous)
+    let stack = try #require(record.mappings.first { $0.name == "[stack]" })
+    #expect(UInt(stack.end, radix: 16)! <= 1 << 32)
+    let explained = try hugespan("explain", "\(child.processIdentifier)")
+    #expect(explained.status == 66 && explained.errors.contains("publishes no statistics page"))
   }
 
   @Test("a map shows the pageblocks of the mappings, for people and for programs")

@@ -116,7 +116,8 @@ package enum AddressMapText {
     }
     if !small.isEmpty {
       let kilobytes = small.reduce(0) { $0 + $1.mapping.figures.anonymousBytes } >> 10
-      text += "\(small.count) mappings are smaller than a pageblock (\(kilobytes) KiB of anonymous memory in all).\n"
+      let who = small.count == 1 ? "1 mapping is" : "\(small.count) mappings are"
+      text += "\(who) smaller than a pageblock (\(kilobytes) KiB of anonymous memory in all).\n"
     }
     return text + legend + "\n"
   }
