@@ -243,7 +243,7 @@ package struct RentOrBuyPolicy: Sendable {
   private func inPurchases(_ seconds: Double) -> Double { seconds * blockRent / costs.wholeBlock }
 
   private mutating func bookGap(_ seconds: Double, _ depth: WaitLearner.Depth) {
-    learner.book(gap: inPurchases(seconds), wait: learner.wait(at: depth))
+    learner.book(depth, gap: inPurchases(seconds), wait: learner.wait(at: depth))
   }
 
   /// The rent of pages that stayed free, less the tax of a broken block, until it has paid for breaking it.

@@ -11,8 +11,11 @@
 //     hundredth by the next phase, if at all. So gaps are told apart by how many blocks were empty when they began, in classes that
 //     double, and each class has its own accounts. (One account for all took a long time to unlearn the short gaps of a growing
 //     heap when half of it fell empty: a fifth more memory on the bundled compiler trace.)
-//   - Accounts follow a gap while it is open. A gap that has outlasted a wait has shown what that wait costs; to book it only
-//     when it ends would teach the dearest waits last.
+//   - Accounts follow a gap while it is open. A gap that has outlasted two waits has shown what each of them costs, and that the
+//     longer was dearer; to book it only when it ends would teach the dearest waits last. Of a wait that is not over nothing is known yet but
+//     what it has cost so far, so two waits are compared on a gap only when both are over, or the gap is. (Counting what they had cost so far
+//     made longer waits look cheap in the middle of every gap: when half of a heap fell empty for the first time, the wait went from a half to
+//     twice break-even before it was found to be in vain. An eighth of the excess on the bundled compiler trace at price 400, a quarter at 100.)
 //
 // The guard. No factor is above 4, so on one gap a learned wait costs at most 4 B more than break-even. In total a
 // shadow account of plain break-even is kept on the same gaps: while what the learned waits have cost exceeds the
@@ -55,8 +58,10 @@ package struct WaitLearner: Sendable {
   package static let slack: Double = 16
   package static let allowance: Double = 0.05
 
-  /// Recent cost of each wait on the gaps of each depth, in units of the purchase price.
-  private var costs = InlineArray<48, Double>(repeating: 0)
+  /// What each wait would have saved lately against the unlearned one on the gaps of each depth, in units of the purchase price;
+  /// and what the unlearned one cost on them.
+  private var savings = InlineArray<48, Double>(repeating: 0)
+  private var plain = InlineArray<8, Double>(repeating: 0)
   private var chosen = InlineArray<8, UInt8>(repeating: WaitLearner.unlearned)
   /// What the waits in use have cost beyond plain break-even on the same gaps, and what that cost; in purchase prices.
   package private(set) var excess: Double = 0
@@ -85,24 +90,39 @@ package struct WaitLearner: Sendable {
   package mutating func follow(_ depth: Depth, from start: Double, to end: Double) {
     if end <= start || start > WaitLearner.longest { return }
     let first = Int(depth.index) * WaitLearner.factorCount
+    let unlearned = WaitLearner.factor(Int(WaitLearner.unlearned))
+    func passes(_ rent: Double) -> Bool { start <= rent && rent < end }
+    if passes(unlearned) { plain[Int(depth.index)] += unlearned + 1 }
     for index in 0..<WaitLearner.factorCount {
       let factor = WaitLearner.factor(index)
-      costs[first + index] += WaitLearner.cost(of: end, factor) - WaitLearner.cost(of: start, factor)
+      // Both waits are over, and what each costs is settled.
+      if passes(max(factor, unlearned)) { savings[first + index] += unlearned - factor }
     }
     choose(depth)
   }
 
-  /// A gap of `length` (its rent in units of the purchase price) has ended, in which `wait` was used: the guard's account.
-  package mutating func book(gap length: Double, wait: Double) {
-    let plain = WaitLearner.cost(of: length, 1)
-    shadow += plain
-    excess += WaitLearner.cost(of: length, wait) - plain
+  /// A gap of `length` (its rent in units of the purchase price) has ended, in which `wait` was used.
+  package mutating func book(_ depth: Depth, gap length: Double, wait: Double) {
+    let breakEven = WaitLearner.cost(of: length, 1)
+    shadow += breakEven
+    excess += WaitLearner.cost(of: length, wait) - breakEven
+    let first = Int(depth.index) * WaitLearner.factorCount
+    let unlearned = WaitLearner.factor(Int(WaitLearner.unlearned))
+    let cost = WaitLearner.cost(of: length, unlearned)
+    if length <= unlearned { plain[Int(depth.index)] += cost }
+    for index in 0..<WaitLearner.factorCount {
+      let factor = WaitLearner.factor(index)
+      // What was settled while the gap was open is in the account.
+      if length <= max(factor, unlearned) { savings[first + index] += cost - WaitLearner.cost(of: length, factor) }
+    }
+    choose(depth)
   }
 
   /// Time goes by: what was seen counts less.
   package mutating func age(seconds: Double) {
     let factor = 1 / (1 + 0.6931 * seconds / WaitLearner.halfLife)
-    for index in 0..<(WaitLearner.depthCount * WaitLearner.factorCount) { costs[index] *= factor }
+    for index in 0..<(WaitLearner.depthCount * WaitLearner.factorCount) { savings[index] *= factor }
+    for index in 0..<WaitLearner.depthCount { plain[index] *= factor }
   }
 
   /// Rent until the gap ends or the wait is over, and then the purchase.
@@ -112,10 +132,9 @@ package struct WaitLearner: Sendable {
     // The unlearned wait unless another is cheaper by a tenth of it and by one purchase: a single gap proves nothing.
     let first = Int(depth.index) * WaitLearner.factorCount
     var best = Int(WaitLearner.unlearned)
-    let plain = costs[first + best]
-    for index in 0..<WaitLearner.factorCount where costs[first + index] < costs[first + best] {
-      if plain - costs[first + index] > max(1, plain * 0.1) { best = index }
-    }
+    let least = max(1, plain[Int(depth.index)] * 0.1)
+    for index in 0..<WaitLearner.factorCount
+    where savings[first + index] > least && savings[first + index] > savings[first + best] { best = index }
     chosen[Int(depth.index)] = UInt8(best)
   }
 }

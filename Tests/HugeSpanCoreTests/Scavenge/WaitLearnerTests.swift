@@ -17,7 +17,7 @@ extension WaitLearner {
       follow(depth, from: rent, to: end)
       rent = end
     }
-    book(gap: gap, wait: wait)
+    book(depth, gap: gap, wait: wait)
   }
 }
 
@@ -45,10 +45,24 @@ extension WaitLearner {
   /// Many blocks fall empty at once: long before their gaps end it is clear that they are long.
   @Test func learnsFromGapsThatAreStillOpen() {
     var learner = WaitLearner()
-    for _ in 0..<80 { learner.follow(deep, from: 0, to: 0.9) }
-    #expect(learner.wait(at: deep) > 0.5)
+    for _ in 0..<80 { learner.follow(deep, from: 0, to: 0.45) }
+    #expect(learner.wait(at: deep) == 0.5, "nothing is settled yet")
+    for _ in 0..<80 { learner.follow(deep, from: 0.45, to: 0.9) }
+    #expect(learner.wait(at: deep) == 0)
     for _ in 0..<80 { learner.follow(deep, from: 0.9, to: 3) }
     #expect(learner.wait(at: deep) == 0)
+  }
+
+  /// In the middle of a gap a longer wait has cost no more than the gap so far, and may be in vain all the same.
+  @Test func getsNoLongerWhileGapsAreOpen() {
+    var learner = WaitLearner()
+    for tick in 0..<40 {
+      for _ in 0..<80 { learner.follow(deep, from: Double(tick) * 0.1, to: Double(tick + 1) * 0.1) }
+      #expect(learner.wait(at: deep) <= 0.5)
+    }
+    // When they end just behind break-even's half, it was right to wait longer.
+    for _ in 0..<80 { learner.see(gap: 0.6, at: WaitLearner.Depth(emptyBlocks: 8)) }
+    #expect(learner.wait(at: WaitLearner.Depth(emptyBlocks: 8)) >= 1)
   }
 
   @Test func isLearnedForEachDepth() {
@@ -73,6 +87,7 @@ extension WaitLearner {
         learner.follow(shallow, from: rent, to: end)
         rent = end
       }
+      learner.book(shallow, gap: gap, wait: 0.5)
     }
     #expect(learner.wait(at: shallow) == 2)
   }
@@ -104,7 +119,7 @@ extension WaitLearner {
       learned += WaitLearner.cost(of: gap, wait)
       shadow += WaitLearner.cost(of: gap, 1)
       learner.follow(shallow, from: 0, to: min(gap, 5))
-      learner.book(gap: gap, wait: wait)
+      learner.book(shallow, gap: gap, wait: wait)
       wasGuarded = wasGuarded || learner.isGuarded
       #expect(learned <= (1 + WaitLearner.allowance) * shadow + WaitLearner.slack + 5)
     }
@@ -133,7 +148,7 @@ extension WaitLearner {
       learned += WaitLearner.cost(of: gap, waits[index])
       shadow += WaitLearner.cost(of: gap, 1)
       learner.follow(shallow, from: 0, to: min(gap, 5))
-      learner.book(gap: gap, wait: waits[index])
+      learner.book(shallow, gap: gap, wait: waits[index])
       waits[index] = learner.wait(at: shallow)
       let bound = (1 + WaitLearner.allowance) * shadow + WaitLearner.slack + 4 * Double(open) + 5
       #expect(learned <= bound, "seed \(seed)")
