@@ -190,14 +190,20 @@ private struct OptionsReader {
     }
     if file < 0 { return unreadable }
     var length = 0
+    var isReadable = true
     while length < 8192 {
       let count = withUnsafeMutablePointer(to: &bytes) {
         hs_shim_read(file, UnsafeMutableRawPointer($0) + length, 8192 - length)
       }
-      if count <= 0 { break }
+      if count <= 0 {
+        // A directory opens, too.
+        isReadable = count == 0
+        break
+      }
       length += count
     }
     hs_shim_close(file)
+    if !isReadable { return unreadable }
     // One that fills the buffer may go on.
     if length == 8192 { return unreadable }
     var isWrong = false

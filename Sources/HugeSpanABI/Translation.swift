@@ -18,6 +18,8 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   guard let soft = Int(exactly: given.soft_limit_bytes), let hard = Int(exactly: given.hard_limit_bytes) else {
     return nil
   }
+  // A soft limit above the hard one would never be reached.
+  if soft > hard && hard > 0 { return nil }
   options.softLimitBytes = soft == 0 ? nil : soft
   options.hardLimitBytes = hard == 0 ? nil : hard
   guard given.rate.isFinite, given.rate >= 0, given.rate <= 1_000_000 else { return nil }

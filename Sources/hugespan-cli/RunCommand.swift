@@ -125,6 +125,12 @@ private func checkSettings(_ text: String) throws(SettingsError) {
     let message = withUnsafeBytes(of: error.message) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     throw SettingsError(message: message)
   }
+  if options.soft_limit_bytes > options.hard_limit_bytes && options.hard_limit_bytes > 0 {
+    throw SettingsError(
+      message:
+        "soft-limit: \(options.soft_limit_bytes) bytes are more than the hard limit's \(options.hard_limit_bytes); it must be below"
+    )
+  }
   if process.statistics_path_length > 0 {
     throw SettingsError(message: "statistics: with 'hugespan run' they go to --json FILE")
   }

@@ -77,19 +77,26 @@ private func tune(_ invocation: Invocation) throws -> ExitCode {
   decoded = []
   let jsonOutput = try invocation.output("json")
   // Checked now, written at the end and only then.
-  if let path = invocation.text("output"), path != "-",
-    access(
-      (path as NSString).deletingLastPathComponent.isEmpty ? "." : (path as NSString).deletingLastPathComponent, W_OK)
-      != 0
-  {
-    throw CommandFailure("\(path): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
+  if let path = invocation.text("output"), path != "-" {
+    var isDirectory: ObjCBool = false
+    let folder = (path as NSString).deletingLastPathComponent
+    if FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), isDirectory.boolValue {
+      throw CommandFailure("\(path): cannot be made: it is a directory", status: .usage)
+    }
+    if access(folder.isEmpty ? "." : folder, W_OK) != 0 {
+      throw CommandFailure("\(path): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
+    }
   }
-
   let progress = ProgressLine()
   Interrupts.note()
   let tuner = Tuner(request, traces, progress: progress)
   try explainingFailures(of: invocation.operands[0]) { try tuner.search() }
   progress.clear()
+  if tuner.evaluations == 0 {
+    throw CommandFailure(
+      "--budget: nothing could be tried in this time; reading and one run of the traces take longer (a debug build takes ten "
+        + "times as long)", status: .checkFailed)
+  }
   guard let best = tuner.field.first, best.score.isFinite else {
     throw CommandFailure(
       "no configuration stays within \((request.limitBytes ?? 0) >> 20) MiB; "
@@ -101,8 +108,7 @@ private func tune(_ invocation: Invocation) throws -> ExitCode {
   if invocation.text("json") != "-" && invocation.text("output") != "-" { printOutput(result.text(terminalStyle())) }
   try jsonOutput?.write(jsonText(result))
   if let signal = Interrupts.noted { return ExitCode(128 + signal) }
-  if invocation.has("output") {
-    let path = invocation.text("output")!
+  if let path = invocation.text("output") {
     if path == "-" {
       printOutput(result.configurationFile)
     } else {

@@ -47,12 +47,21 @@ enum WatchSignals {
     var set = sigset_t()
     sigemptyset(&set)
     for number in numbers {
+      // What this command was started without (nohup) it goes on without.
+      var before = sigaction()
+      sigaction(number, nil, &before)
+      if Self.ending.contains(number) && isIgnored(before) { continue }
       sigaction(number, &action, nil)
       sigaddset(&set, number)
     }
     // A program that is started from a worker thread of another begins with signals blocked.
     pthread_sigmask(SIG_UNBLOCK, &set, nil)
     return ends[0]
+  }
+
+  private static func isIgnored(_ action: sigaction) -> Bool {
+    withUnsafeBytes(of: action.__sigaction_handler) { $0.loadUnaligned(as: Int.self) }
+      == unsafeBitCast(SIG_IGN, to: Int.self)
   }
 
   /// What has arrived.

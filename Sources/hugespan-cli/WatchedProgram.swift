@@ -65,22 +65,25 @@ final class WatchedProgram {
     return ending
   }
 
+  /// A program in a group of its own is meant with all that it has started, as the terminal means it.
+  private var target: pid_t { hasOwnGroup ? -process : process }
+
   /// Passes a signal on that this process was sent. After its end the number may be another process'.
   func send(_ signal: WatchSignal) {
-    if ended() == nil && (hasOwnGroup || !signal.isFromKernel) { kill(process, signal.number) }
+    if ended() == nil && (hasOwnGroup || !signal.isFromKernel) { kill(target, signal.number) }
   }
 
   /// Ends it: politely, and after three seconds not.
   func end() {
     if ended() != nil { return }
-    kill(process, SIGTERM)
+    kill(target, SIGTERM)
     // One that is stopped would not notice.
-    kill(process, SIGCONT)
+    kill(target, SIGCONT)
     for _ in 0..<300 {
       if ended() != nil { return }
       usleep(10_000)
     }
-    kill(process, SIGKILL)
+    kill(target, SIGKILL)
     while ended() == nil { usleep(10_000) }
   }
 }

@@ -138,6 +138,11 @@ static inline _Bool hs_shim_event_wait(int fd, uint64_t nanoseconds) {
 
 static inline void hs_shim_close(int fd) { (void)close(fd); }
 
+// What tells a file from another of the same number.
+static inline uint64_t hs_shim_file_identity(const struct stat *about) {
+  return (uint64_t)about->st_ino ^ (uint64_t)about->st_dev << 40;
+}
+
 // A file of `bytes` without a name, in memory, which nobody but the mapping that is made here can ever write or resize. Returns the
 // mapping, which a forked child does not get, or minus errno; *fd is the file for others to read, *identity what tells it from
 // a later file of the same number. `name` is what others see of it (/proc/PID/fd).
@@ -158,7 +163,7 @@ static inline long hs_shim_page_open(const char *name, size_t bytes, int *fd, ui
     return -(long)error;
   }
   *fd = (int)file;
-  *identity = (uint64_t)about.st_ino;
+  *identity = hs_shim_file_identity(&about);
   return (long)page;
 }
 
@@ -173,7 +178,7 @@ static inline long hs_shim_page_fill(int fd, uintptr_t page, size_t offset, size
 // Closes a page's file, unless the program has closed it and uses the number for something else.
 static inline void hs_shim_page_close(int fd, uint64_t identity) {
   struct stat about;
-  if (fstat(fd, &about) == 0 && (uint64_t)about.st_ino == identity) close(fd);
+  if (fstat(fd, &about) == 0 && hs_shim_file_identity(&about) == identity) close(fd);
 }
 
 static inline uint64_t hs_shim_monotonic_nanoseconds(void) {

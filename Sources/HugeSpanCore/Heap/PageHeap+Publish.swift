@@ -33,11 +33,15 @@ extension PageHeapCore {
   }
 
   /// Writes up to `limit` blocks and all totals to `header` and `records`. `rooms` says of each arena how many records there
-  /// is room for, `now` is the clock of the ticks, and `untilNextTick` how long after it the next one comes.
+  /// is room for; `now` is the clock of who reads, `sinceTick` how long ago the last tick was and `untilNextTick` in how long the
+  /// next one comes.
   package func publish(
     header: UnsafeMutablePointer<PublishedHeap>, records: UnsafeMutablePointer<PublishedBlock>,
-    rooms: UnsafePointer<Int>, limit: Int, _ progress: inout PublishingProgress, now: UInt64, untilNextTick: UInt64
+    rooms: UnsafePointer<Int>, limit: Int, _ progress: inout PublishingProgress, now: UInt64, sinceTick: UInt64,
+    untilNextTick: UInt64
   ) {
+    // Accounts are of the last tick, so what is due at the next one is what is due within all of the time between.
+    let between = sinceTick &+ untilNextTick
     var rest = limit
     lock.lock()
     if progress.arena == 0 && progress.index == 0 { progress.roundBegan = now }
@@ -51,7 +55,7 @@ extension PageHeapCore {
         progress.index = 0
         continue
       }
-      records[first + progress.index] = describe(arena, progress.index, untilNextTick, &progress)
+      records[first + progress.index] = describe(arena, progress.index, sinceTick, between, &progress)
       progress.index += 1
       rest -= 1
       if rest & 255 == 0 {
@@ -63,14 +67,14 @@ extension PageHeapCore {
     if progress.arena >= state.pointee.arenaCount {
       header.pointee.oldestAt = progress.roundBegan
       header.pointee.recordsEnd = UInt64(progress.end)
-      forecast(header, progress, now: now, untilNextTick: untilNextTick)
+      forecast(header, progress, between: between)
       progress = PublishingProgress()
     }
     lock.unlock()
   }
 
   private func describe(
-    _ arena: Arena, _ index: Int, _ untilNextTick: UInt64, _ progress: inout PublishingProgress
+    _ arena: Arena, _ index: Int, _ sinceTick: UInt64, _ between: UInt64, _ progress: inout PublishingProgress
   ) -> PublishedBlock {
     let block = arena.block(index)
     var record = PublishedBlock()
@@ -99,8 +103,8 @@ extension PageHeapCore {
     record.step = forecast.step.rawValue
     record.accrued = Float(forecast.accrued)
     record.price = Float(forecast.price)
-    record.wait = forecast.seconds.isFinite ? Float(forecast.seconds) : -1
-    if forecast.seconds <= Double(untilNextTick) / 1e9 {
+    record.wait = forecast.seconds.isFinite ? Float(max(0, forecast.seconds - Double(sinceTick) / 1e9)) : -1
+    if forecast.seconds <= Double(between) / 1e9 {
       switch forecast.step {
       case .none: break
       case .releaseWhole: progress.wholeBlocks += 1
@@ -114,7 +118,7 @@ extension PageHeapCore {
   }
 
   private func forecast(
-    _ header: UnsafeMutablePointer<PublishedHeap>, _ progress: PublishingProgress, now: UInt64, untilNextTick: UInt64
+    _ header: UnsafeMutablePointer<PublishedHeap>, _ progress: PublishingProgress, between: UInt64
   ) {
     header.pointee.flags |= PublishedHeap.forecastKnown
     header.pointee.nextWholeBlocks = progress.wholeBlocks
@@ -129,12 +133,14 @@ extension PageHeapCore {
       // Asking it would change what it knows.
       header.pointee.flags &= ~PublishedHeap.forecastKnown
     case .rentOrBuy(var priced):
-      var input = state.pointee.input(at: now &+ untilNextTick, processCPU: state.pointee.processCPU)
-      input.elapsed = untilNextTick
+      header.pointee.nextRebuilds = min(
+        progress.rebuilds, UInt64(priced.rebuildsDue(withinSeconds: Double(between) / 1e9)))
+      let input = state.pointee.input(at: state.pointee.now &+ between, processCPU: state.pointee.processCPU)
       header.pointee.nextCures = UInt64(priced.begin(input, releasedParts: 0, refaultedParts: 0).cures)
     default:
       if !state.pointee.releasesAtTicks { return }
-      let plan = policy.plan(state.pointee.input(at: now &+ untilNextTick, processCPU: state.pointee.processCPU))
+      let plan = policy.plan(
+        state.pointee.input(at: state.pointee.now &+ between, processCPU: state.pointee.processCPU))
       header.pointee.nextPages = UInt64(max(0, min(plan.pages, state.pointee.freeResidentPages)))
       header.pointee.nextCures = UInt64(max(0, plan.cures))
     }

@@ -252,7 +252,8 @@ extension HeapState {
       totals.lostBlocks += 1
       block.pointee.cause = .lost
     } else if !block.isBroken {
-      block.pointee.cause = .neverHuge
+      // After a fork the first write to each page copies it: that was no want of hugepages.
+      block.pointee.cause = mayBeShared(block) ? .shared : .neverHuge
     }
     block.pointee.backing = .split
     block.pointee.flags.insert(.broken)

@@ -45,12 +45,18 @@ package enum ForkHandlers {
   /// Before a fork: takes every heap's lock.
   package static func prepare() {
     listLock.lock()
-    forEachHeap { $0.pointee.core.prepareForFork() }
+    forEachHeap {
+      $0.pointee.holdPage()
+      $0.pointee.core.prepareForFork()
+    }
   }
 
   /// After a fork, in the parent; also when it failed.
   package static func resumeInParent() {
-    forEachHeap { $0.pointee.core.resumeInParent() }
+    forEachHeap {
+      $0.pointee.core.resumeInParent()
+      $0.pointee.releasePage()
+    }
     listLock.unlock()
   }
 

@@ -121,6 +121,7 @@ package struct LinuxHeap: ~Copyable {
       let pause = scavengeOnce(
         &pacing, now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
       let now = hs_shim_monotonic_nanoseconds()
+      control.page.pointee.tickedAt = now
       publish(now: now, untilNextTick: pause)
       nextTick = now &+ pause
       if !watches { rest(until: nextTick) }
@@ -137,7 +138,8 @@ package struct LinuxHeap: ~Copyable {
         control.phase, HeapControl.running, hasPage ? min(rest, StatisticsPage.longestPeriod) : rest)
       if hasPage {
         let now = hs_shim_monotonic_nanoseconds()
-        publish(now: now, untilNextTick: nextTick > now ? nextTick &- now : 0)
+        // After the tick it is written anyway.
+        if nextTick > now { publish(now: now, untilNextTick: nextTick &- now) }
       }
     }
   }

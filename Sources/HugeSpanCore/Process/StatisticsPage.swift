@@ -24,8 +24,9 @@ struct StatisticsPage {
   var rooms = InlineArray<64, Int>(repeating: 0)
   /// There was one when the process was forked, and there shall be one here.
   var isWanted = false
-  /// When it may be written again.
+  /// When it may be written again, and when the heap ticked last.
   var dueAt: UInt64 = 0
+  var tickedAt: UInt64 = 0
   var progress = PublishingProgress()
 
   /// Blocks written in one go: a fraction of a millisecond.
@@ -87,13 +88,15 @@ extension LinuxHeap {
     header.processID = UInt32(hs_shim_process_id())
     header.heapNumber = pageCount.wrappingAdd(1, ordering: .relaxed).oldValue
     UnsafeMutablePointer<PublishedHeap>(bitPattern: UInt(address))!.initialize(to: header)
-    write(now: hs_shim_monotonic_nanoseconds(), untilNextTick: 0)
+    // All of it, however large: who looks first shall not see a part. Nobody has it yet.
+    write(now: hs_shim_monotonic_nanoseconds(), untilNextTick: 0, blocks: .max)
     return nil
   }
 
   /// Closes the page, if there is one.
   package borrowing func closePage() {
     while !hs_shim_word_exchange(control.isPublishing, 0, 1) { hs_shim_sleep_nanoseconds(20_000) }
+    control.page.pointee.isWanted = false
     if control.page.pointee.address != 0 { closePage(control.page) }
     hs_shim_word_store(control.isPublishing, 0)
   }
@@ -129,7 +132,10 @@ extension LinuxHeap {
 
   /// The same after a tick that the program made itself, whatever its clock is.
   package borrowing func publish(untilNextTick: UInt64) {
-    if hasPage { publish(now: hs_shim_monotonic_nanoseconds(), untilNextTick: untilNextTick) }
+    if !hasPage { return }
+    let now = hs_shim_monotonic_nanoseconds()
+    control.page.pointee.tickedAt = now
+    publish(now: now, untilNextTick: untilNextTick)
   }
 
   /// The same now, due or not, for a test.
@@ -138,7 +144,14 @@ extension LinuxHeap {
     publish(untilNextTick: 0)
   }
 
-  private borrowing func write(now: UInt64, untilNextTick: UInt64) {
+  /// While a process forks nobody opens, closes or writes a page: its child would inherit a half of it.
+  borrowing func holdPage() {
+    while !hs_shim_word_exchange(control.isPublishing, 0, 1) { hs_shim_sleep_nanoseconds(20_000) }
+  }
+
+  borrowing func releasePage() { hs_shim_word_store(control.isPublishing, 0) }
+
+  private borrowing func write(now: UInt64, untilNextTick: UInt64, blocks: Int = StatisticsPage.blocksPerGo) {
     let page = control.page
     page.pointee.dueAt = now &+ StatisticsPage.period
     var arena = 0
@@ -153,8 +166,9 @@ extension LinuxHeap {
     withUnsafePointer(to: &page.pointee.rooms) { rooms in
       core.publish(
         header: header, records: (memory + PublishedHeap.recordsOffset).assumingMemoryBound(to: PublishedBlock.self),
-        rooms: UnsafeRawPointer(rooms).assumingMemoryBound(to: Int.self), limit: StatisticsPage.blocksPerGo,
-        &page.pointee.progress, now: now, untilNextTick: untilNextTick)
+        rooms: UnsafeRawPointer(rooms).assumingMemoryBound(to: Int.self), limit: blocks,
+        &page.pointee.progress, now: now, sinceTick: page.pointee.tickedAt == 0 ? 0 : now &- page.pointee.tickedAt,
+        untilNextTick: untilNextTick)
     }
     if hs_shim_word_load(control.phase) == HeapControl.running { header.pointee.flags |= PublishedHeap.hasScavenger }
     hs_shim_fence()

@@ -45,6 +45,8 @@ package struct BlockForecast: Equatable {
 extension RentOrBuyPolicy {
   /// What `judge` would be waiting for at a block with these facts and this account.
   package func forecast(_ facts: BlockFacts, _ account: BlockAccount) -> BlockForecast {
+    // Where memory costs nothing there is nothing to wait for.
+    if blockRent <= 0 && !facts.isOccupied { return BlockForecast() }
     if !facts.isOccupied { return forecastEmpty(facts, account) }
     // An account of another phase says nothing of this one, and `judge` begins a new one.
     let isCurrent = account.phase == .occupied && account.wasBroken == facts.isBroken
@@ -67,6 +69,12 @@ extension RentOrBuyPolicy {
       return BlockForecast(.rebuild, accrued: accrued, price: rebuildWait(facts), rate: gain)
     }
     return BlockForecast()
+  }
+
+  /// Blocks that a tick which comes so long after the last one may rebuild at most.
+  package func rebuildsDue(withinSeconds seconds: Double) -> Int {
+    rebuildPause > seconds
+      ? 0 : max(1, Int(min(seconds * 1e6 * RentOrBuyPolicy.rebuildShare / max(costs.rebuild, 1), 1e6)))
   }
 
   private func forecastEmpty(_ facts: BlockFacts, _ account: BlockAccount) -> BlockForecast {

@@ -103,6 +103,7 @@ package final class CoverageSampler {
       next += 1
       walked += 1
     }
+    coverage.total.sizeBytes = status.sizeBytes
     coverage.total.residentBytes = status.residentBytes
     coverage.total.anonymousBytes = status.anonymousBytes
     coverage.total.swappedBytes = status.swappedBytes

@@ -129,6 +129,8 @@ package struct CoverageReader: Sendable {
     do throws(SmapsError) { parsed = try parseSmaps(text) } catch { throw .unreadable(file, line: error.line) }
     var total = MemoryFigures()
     for mapping in parsed { total += mapping.figures }
+    // The sum's one line of addresses goes from the first mapping to the last.
+    if !mappings, let status = status(of: process) { total.sizeBytes = status.sizeBytes }
     var result = ProcessCoverage(process: process, name: name, total: total, mappings: mappings ? parsed : [])
     result.isDisabled = statusValue("THP_enabled", of: process).map { $0 == "0" }
     if let membership = membership(of: process) {

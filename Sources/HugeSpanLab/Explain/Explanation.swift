@@ -10,7 +10,7 @@ import HugeSpanCore
 package enum BackingReason: String, CaseIterable, Codable, Sendable {
   case huge, reinflated, rebuilt, notSeen
   case neverHuge, lost, policy, limit, request, pressure, discard, shared, other
-  case freeInMemory, released
+  case freeInMemory, released, untouched
 
   /// The row's name in a table.
   package var label: String {
@@ -30,14 +30,15 @@ package enum BackingReason: String, CaseIterable, Codable, Sendable {
     case .other: "base pages: not known why"
     case .freeInMemory: "wholly free, in memory"
     case .released: "wholly free, released"
+    case .untouched: "not used yet"
     }
   }
 
   init(_ block: PublishedBlock) {
     if block.kind == BlockKindNumber.absent {
-      self = .released
+      self = block.flags & 16 != 0 ? .released : .untouched
     } else if block.kind != BlockKindNumber.occupied {
-      self = .freeInMemory
+      self = BackingCause(rawValue: block.cause) == .shared ? .shared : .freeInMemory
     } else if block.isBroken || block.backing == Backing.split.rawValue {
       switch BackingCause(rawValue: block.cause) {
       case .policy: self = .policy
@@ -87,6 +88,8 @@ package struct BlockAmounts: Codable, Equatable, Sendable {
     usedBytes += Int(block.used) << 12
     idleBytes += Int(block.idle) << 12
     lazyBytes += Int(block.lazy) << 12
+    // What was never used was never released.
+    if block.kind == BlockKindNumber.absent && block.flags & 16 == 0 { return }
     releasedBytes += (Int(block.released) - min(Int(block.lazy), Int(block.released))) << 12
     phantomBytes += Int(block.phantom) << 12
   }

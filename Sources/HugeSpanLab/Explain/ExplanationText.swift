@@ -43,6 +43,13 @@ package enum ExplanationText {
       text +=
         "By the kernel's word \(mebibytes(anonymous)) MiB are in memory under it now, \(mebibytes(huge)) of them on hugepages (\(share)).\n"
     }
+    if let resident = explanation.kernelAnonymousBytes {
+      let believed = explanation.total.usedBytes + explanation.total.idleBytes + explanation.total.lazyBytes
+      if resident > believed + believed / 8 + 4 << 20 {
+        text +=
+          "That is \(mebibytes(resident - believed)) MiB more than the heap believes: khugepaged has brought released memory back (its max_ptes_none: 'hugespan doctor'); the next residency pass finds out.\n"
+      }
+    }
     if explanation.discardedBytes > 0 {
       text +=
         "Of the used memory \(mebibytes(explanation.discardedBytes)) MiB are discarded: the kernel may take them.\n"

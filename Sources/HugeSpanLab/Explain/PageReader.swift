@@ -55,6 +55,16 @@ package final class PageReader {
   deinit { for each in files { close(each.file) } }
 
   private static let fileName = "/memfd:hugespan-heap"
+  /// Heaps of a process that are looked at.
+  private static let mostPages = 64
+  /// Nanoseconds until a page that is never still is given up.
+  private static let patience: UInt64 = 300_000_000
+
+  private func monotonicNanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
 
   private func open() throws(PageError) {
     var coverage = CoverageReader()
@@ -72,7 +82,9 @@ package final class PageReader {
       }
       let path = "\(directory)/fd/\(number)"
       guard Int(number) != nil, let target = link(path), target.hasPrefix(PageReader.fileName) else { continue }
-      let file = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+      // What the link names may be another file by now, and a pipe would wait for its writer.
+      let file = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+      if files.count == PageReader.mostPages { break }
       if file < 0 { refused = true } else if isMapped(file) { files.append((file, path)) } else { close(file) }
     }
     if !files.isEmpty { return }
@@ -91,7 +103,9 @@ package final class PageReader {
   /// Whether the process maps the file: a child has its parent's open, until it executes another program.
   private func isMapped(_ file: Int32) -> Bool {
     var about = stat()
-    guard fstat(file, &about) == 0, let maps = contents(ofFile: directory + "/maps") else { return false }
+    guard fstat(file, &about) == 0, about.st_mode & S_IFMT == S_IFREG, about.st_size <= PublishedHeap.byteCount,
+      let maps = contents(ofFile: directory + "/maps")
+    else { return false }
     for line in maps.split(separator: "\n") where line.contains(PageReader.fileName) {
       let fields = line.split(separator: " ", omittingEmptySubsequences: true)
       if fields.count > 4, fields[4] == "\(about.st_ino)" { return true }
@@ -105,17 +119,27 @@ package final class PageReader {
     for each in files {
       let snapshot = try read(each.file)
       // A heap may be gone, and another program may have taken the process' place: what is read then is what was left.
-      if link(each.path)?.hasPrefix(PageReader.fileName) == true { result.append(snapshot) }
+      if isStill(each.file, each.path) { result.append(snapshot) }
     }
     if access(directory, F_OK) != 0 { throw .process(.ended(process, name: name)) }
     if result.isEmpty { throw .noPage(process, name: name) }
     return result.sorted { $0.heap.heapNumber < $1.heap.heapNumber }
   }
 
+  /// Whether `path` still leads to the open file.
+  private func isStill(_ file: Int32, _ path: String) -> Bool {
+    var (open, named) = (stat(), stat())
+    return fstat(file, &open) == 0 && stat(path, &named) == 0 && open.st_ino == named.st_ino
+      && open.st_dev == named.st_dev
+  }
+
   private func read(_ file: Int32) throws(PageError) -> PublishedSnapshot {
     // A write takes a fraction of a millisecond.
-    for attempt in 0..<400 {
+    let start = monotonicNanoseconds()
+    var attempt = 0
+    while monotonicNanoseconds() - start < PageReader.patience {
       if attempt > 0 { usleep(attempt < 20 ? 200 : 2000) }
+      attempt += 1
       let head = copy(file, from: 0, bytes: PublishedHeap.recordsOffset)
       let header = try header(head)
       if header.sequence & 1 != 0 { continue }

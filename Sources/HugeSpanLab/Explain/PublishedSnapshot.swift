@@ -71,17 +71,24 @@ package struct PublishedSnapshot: Equatable, Sendable {
     withUnsafeMutableBytes(of: &heap) {
       $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes.prefix(min(size, $0.count))))
     }
-    guard heap.blockBytes >= knownBlockBytes, heap.blockBytes <= 4096, heap.capacity <= 1 << 24,
+    guard heap.blockBytes >= knownBlockBytes, heap.blockBytes <= 256, heap.capacity <= UInt32(PublishedHeap.capacity),
       heap.recordsEnd <= UInt64(heap.capacity), heap.memoryPrice >= 0, heap.memoryPrice <= 1e12,
       heap.taxPerPage >= 0, heap.taxPerPage <= 1e12, heap.busyCPUs >= 0, heap.busyCPUs <= 1e9
     else { throw .damaged(record: nil) }
     let amounts = [
       heap.blocks, heap.usedPages, heap.idlePages, heap.lazyPages, heap.releasedPages, heap.phantomPages,
       heap.discardedPages, heap.metadataBytes, heap.nextWholeBlocks, heap.nextBreaks, heap.nextIdleBlocks,
-      heap.nextRebuilds, heap.nextPages, heap.nextCures, heap.pagesReleased, heap.pagesRefaulted, heap.pagesDrained,
+      heap.nextRebuilds, heap.nextPages, heap.nextCures,
     ]
-    // No process has so much, and sums and bytes of it have to fit.
-    if amounts.contains(where: { $0 > 1 << 46 }) { throw .damaged(record: nil) }
+    // No process has so much (pages of 256 TiB), and sums and bytes of it have to fit.
+    if amounts.contains(where: { $0 > 1 << 36 }) { throw .damaged(record: nil) }
+    let counts = [
+      heap.allocations, heap.frees, heap.pagesReleased, heap.pagesReleasedInParts, heap.pagesRefaulted,
+      heap.pagesRefaultedWhole, heap.pagesDrained, heap.lazyPagesTaken, heap.splits, heap.discardSplits, heap.collapses,
+      heap.cures, heap.drains, heap.rebuiltBlocks, heap.releaseCalls, heap.ticks, heap.residencyPasses, heap.lostBlocks,
+      heap.reinflatedBlocks,
+    ]
+    if counts.contains(where: { $0 > 1 << 56 }) { throw .damaged(record: nil) }
     return heap
   }
 }
@@ -91,6 +98,7 @@ extension PublishedBlock {
     let pages = 512
     let counts = [used, idle, released, lazy, phantom, discarded, longestFree, spans]
     return address & 0x1f_ffff == 0 && address <= UInt64(Int64.max) && counts.allSatisfy { $0 <= pages } && kind <= 3
-      && Int(used) + Int(idle) <= pages && age >= 0 && age.isFinite && !accrued.isNaN && !price.isNaN && !wait.isNaN
+      && Int(used) + Int(idle) <= pages && age >= 0 && age.isFinite && accrued.isFinite && price.isFinite
+      && wait.isFinite
   }
 }

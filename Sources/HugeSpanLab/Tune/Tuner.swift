@@ -54,22 +54,15 @@ package struct TuningRequest: Sendable {
 package final class TuningTraces: @unchecked Sendable {
   package let names: [String]
   private let programs: UnsafeMutablePointer<TraceProgram>
-  package let count: Int
+  package private(set) var count = 0
 
   package init(_ traces: [(name: String, path: String)]) throws {
     names = traces.map(\.name)
-    count = traces.count
     programs = .allocate(capacity: max(traces.count, 1))
-    var made = 0
-    do {
-      for trace in traces {
-        (programs + made).initialize(to: try TraceProgram(path: trace.path))
-        made += 1
-      }
-    } catch {
-      programs.deinitialize(count: made)
-      programs.deallocate()
-      throw error
+    // What was made goes with the object, also when the next trace is refused.
+    for trace in traces {
+      (programs + count).initialize(to: try TraceProgram(path: trace.path))
+      count += 1
     }
   }
 

@@ -44,7 +44,8 @@ private final class Paper {
       arena += 1
     }
     heap.publish(
-      header: header, records: records, rooms: rooms, limit: limit, &progress, now: now, untilNextTick: next)
+      header: header, records: records, rooms: rooms, limit: limit, &progress, now: now, sinceTick: 0,
+      untilNextTick: next)
   }
 
   var blocks: [PublishedBlock] {

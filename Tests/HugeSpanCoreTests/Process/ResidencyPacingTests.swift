@@ -1,4 +1,4 @@
-// When the scavenger asks the kernel: by the clock, by what asking costs, and not in a program that does nothing; and that a
+// When the scavenger asks the kernel: by the clock, by what asking costs, and less in a program that does nothing; and that a
 // heap whose hugepages were taken behind its back gets them again.
 
 import CHugeSpanShims
@@ -17,10 +17,14 @@ private let second: UInt64 = 1_000_000_000
     #expect(pacing.isDue(now: 105 * second, processCPU: 12 * second))
   }
 
-  @Test func asksNothingOfAnIdleProgram() {
-    let pacing = ResidencyPacing(now: 0, processCPU: 0)
-    #expect(!pacing.isDue(now: 100 * second, processCPU: second / 2))
-    #expect(pacing.isDue(now: 100 * second, processCPU: second))
+  /// khugepaged does not rest when the program does.
+  @Test func isRarerInAnIdleProgramAndDoesNotEnd() {
+    var pacing = ResidencyPacing(now: 0, processCPU: 0)
+    #expect(!pacing.isDue(now: 14 * second, processCPU: 0))
+    #expect(pacing.isDue(now: 15 * second, processCPU: 0))
+    #expect(pacing.isDue(now: 10 * second, processCPU: second / 10))
+    pacing.note(now: 15 * second, cost: 100_000_000, processCPU: 0)
+    #expect(!pacing.isDue(now: 60 * second, processCPU: 0) && pacing.isDue(now: 65 * second, processCPU: 0))
   }
 
   @Test func isRarerWhereAPassIsDear() {

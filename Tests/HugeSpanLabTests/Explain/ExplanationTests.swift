@@ -132,6 +132,8 @@ private func priced() -> PublishedHeap {
     blocks.append(block(23, used: 300, idle: 212, backing: .unknown))
     blocks.append(block(24, used: 0, idle: 512, kind: BlockKindNumber.free))
     blocks.append(block(25, used: 0, idle: 0, kind: BlockKindNumber.absent))
+    blocks[blocks.count - 1].flags = 16
+    blocks.append(block(26, used: 0, idle: 0, kind: BlockKindNumber.absent))
     let explanation = explain(blocks)
     for (number, pair) in causes.enumerated() {
       #expect(explanation.reasons[pair.1.rawValue]?.usedBytes == (10 + number) << 12, "\(pair.1)")
@@ -140,6 +142,7 @@ private func priced() -> PublishedHeap {
       #expect(explanation.reasons[reason.rawValue]?.usedBytes == 300 << 12, "\(reason)")
     }
     #expect(explanation.reasons["released"]?.releasedBytes == 2 << 20)
+    #expect(explanation.reasons["untouched"]?.releasedBytes == 0 && explanation.reasons["untouched"]?.blocks == 1)
     #expect(explanation.rows.reduce(0) { $0 + $1.1.blocks } == blocks.count)
     #expect(explanation.rows.reduce(0) { $0 + $1.1.usedBytes } == explanation.total.usedBytes)
     #expect(explanation.ageSeconds == 0.25 && explanation.next.seconds == 0.5)
