@@ -7,6 +7,19 @@ import Testing
 
 @Suite("hugespan tune and simulated runs, as they are typed")
 struct TuneCommandTests {
+  @Test("a trace that is none is one line and the status that other commands give, before anything is tried")
+  func unusableTraces() throws {
+    let folder = try TemporaryFolder()
+    try Data([1, 2, 3]).write(to: URL(fileURLWithPath: folder.path + "/foreign"))
+    for (path, status) in [("/nowhere.hstrace", Int32(66)), ("/foreign", 65)] {
+      let outcome = try hugespan("tune", folder.path + path)
+      #expect(outcome.status == status && outcome.output.isEmpty, "\(outcome)")
+      #expect(outcome.errors.split(separator: "\n").count == 1)
+    }
+    let trace = try generatedTrace(folder)
+    #expect(try hugespan("tune", trace, "-o", folder.path).status == 64)
+  }
+
   @Test("a search ends in words, a file of settings and JSON that agree")
   func tunes() throws {
     let folder = try TemporaryFolder()

@@ -107,6 +107,12 @@ private func header(_ path: String) -> PublishedHeap? {
         usleep(120_000)
         heap.pointee.publish(untilNextTick: 0)
         return pages().contains { header($0)?.processID == UInt32(getpid()) && header($0)?.usedPages == 50 }
+      },
+      last: {
+        heap.pointee.closePage()
+        usleep(120_000)
+        heap.pointee.publish(untilNextTick: 0)
+        return !pages().contains { header($0)?.processID == UInt32(getpid()) }
       })
     #expect(header(path) == parents)
     #expect(child.end() == 0)

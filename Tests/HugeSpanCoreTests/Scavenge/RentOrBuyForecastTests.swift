@@ -64,6 +64,24 @@ import Testing
     }
   }
 
+  @Test func isNothingWhereMemoryCostsNothing() {
+    var options = RentOrBuyOptions()
+    options.memoryPrice = 0
+    let policy = RentOrBuyPolicy(options, strategy: StrategyChoice(.splitDontneed), capabilities: .all)
+    var facts = BlockFacts()
+    facts.isResident = true
+    facts.idlePages = 512
+    #expect(policy.forecast(facts, BlockAccount()) == BlockForecast())
+    #expect(policy.forecast(facts, BlockAccount(accrued: 3, phase: .gap)) == BlockForecast())
+  }
+
+  @Test func ofRebuildsKeepsToThePauseAfterAFailure() {
+    var policy = RentOrBuyPolicy(RentOrBuyOptions(), strategy: StrategyChoice(.splitDontneed), capabilities: .all)
+    #expect(policy.rebuildsDue(withinSeconds: 0.25) == 125)
+    policy.rebuilt(false)
+    #expect(policy.rebuildsDue(withinSeconds: 0.25) == 0 && policy.rebuildsDue(withinSeconds: 2) > 0)
+  }
+
   @Test func isInfiniteWhereTheTaxIsAboveTheRent() {
     var policy = RentOrBuyPolicy(
       RentOrBuyOptions(), strategy: StrategyChoice(.splitDontneed), capabilities: .all)

@@ -92,6 +92,24 @@ private func priced() -> PublishedHeap {
     }
   }
 
+  @Test func thatClaimsMoreThanThereCanBeIsRefusedBeforeMemoryIsTakenForIt() {
+    func refused(_ change: (inout PublishedHeap) -> Void) -> Bool {
+      var heap = priced()
+      change(&heap)
+      var bytes = page(heap, [])
+      withUnsafeBytes(of: heap) { bytes.replaceSubrange(0..<$0.count, with: $0) }
+      return (try? snapshot(bytes)) == nil
+    }
+    #expect(!refused { _ in })
+    #expect(refused { ($0.capacity, $0.recordsEnd, $0.blockBytes) = (1 << 24, 1 << 24, 4096) })
+    #expect(refused { $0.blockBytes = 4096 } && refused { $0.recordsEnd = 1 << 21 })
+    #expect(
+      refused { $0.splits = 1 << 63 } && refused { $0.usedPages = 1 << 46 } && refused { $0.memoryPrice = .infinity })
+    var forever = block(0, used: 1, idle: 1)
+    forever.wait = .infinity
+    #expect((try? snapshot(page(priced(), [forever]))) == nil)
+  }
+
   /// The layout is a format: these numbers are in Docs/Explain.md.
   @Test func hasItsFieldsWhereTheDocumentSays() {
     #expect(MemoryLayout<PublishedBlock>.stride == 64 && PublishedHeap.recordsOffset == 4096)
