@@ -55,7 +55,7 @@ let runCommand = Command(
   examples: [
     Example(
       "hugespan run -- redis-server --port 7777 --disable-thp no",
-      "A server on the heap (it refuses hugepages, unless told)"),
+      "A server on the heap (in mode always it refuses hugepages, unless told)"),
     Example(
       "hugespan run --policy immediate --strategy dontneed-whole --json run.json -- sqlite3 test.db .dump",
       "Another policy, figures to a file"),

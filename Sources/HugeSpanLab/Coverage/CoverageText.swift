@@ -137,6 +137,14 @@ package enum CoverageText {
     if total.fileHugeBytes > 0 {
       text += "\(mebibytes(total.fileHugeBytes)) MiB of files and shared memory are on hugepages.\n"
     }
+    let asks = coverage.mappings.contains { $0.isAdvisedHuge }
+    if coverage.mode == "never" {
+      text += "This system gives hugepages to nobody (mode never): 'hugespan doctor' says how to change that.\n"
+    } else if coverage.mode == "madvise" && !asks {
+      text +=
+        "This system gives hugepages to who asks for them (mode madvise), and the process asks for none: 'hugespan run' starts a "
+        + "program on a heap that does.\n"
+    }
     if coverage.isDisabled == true {
       text += "The process gets no hugepages: it or its parent called prctl(PR_SET_THP_DISABLE).\n"
     }

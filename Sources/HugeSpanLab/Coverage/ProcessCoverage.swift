@@ -53,6 +53,8 @@ package struct ProcessCoverage: Equatable, Sendable {
   package var group: String?
   /// Hugepages by prctl(PR_SET_THP_DISABLE); nil where the kernel does not say.
   package var isDisabled: Bool?
+  /// The system's mode for hugepages of 2 MiB: always, madvise, never; nil where it cannot be read.
+  package var mode: String?
 
   /// Mappings with anonymous memory, the largest first.
   package var largest: [MappingReport] {
@@ -66,6 +68,7 @@ package struct CoverageReader: Sendable {
   /// `/proc`, or a recorded tree.
   package var proc = "/proc"
   package var cgroups = "/sys/fs/cgroup"
+  package var hugePages = "/sys/kernel/mm/transparent_hugepage"
 
   package init() {}
 
@@ -133,11 +136,17 @@ package struct CoverageReader: Sendable {
     if !mappings, let status = status(of: process) { total.sizeBytes = status.sizeBytes }
     var result = ProcessCoverage(process: process, name: name, total: total, mappings: mappings ? parsed : [])
     result.isDisabled = statusValue("THP_enabled", of: process).map { $0 == "0" }
+    if mappings { result.mode = mode() }
     if let membership = membership(of: process) {
       result.group = membership.directory
       result.chargedBytes = charge(membership)
     }
     return result
+  }
+
+  private func mode() -> String? {
+    contents(ofFile: hugePages + "/enabled")?.split(whereSeparator: \.isWhitespace).first { $0.hasPrefix("[") }
+      .map { String($0.dropFirst().dropLast()) }
   }
 
   /// The memory group of `process`; nil if that cannot be told.

@@ -112,7 +112,7 @@ extension WatchDrawing {
   private static func meaning(_ state: WatchBlockState) -> String {
     switch state {
     case .full: "on a hugepage"
-    case .sparse: "less than half in memory, or in use"
+    case .sparse: "less than half in memory; of a heap: a hugepage partly free"
     case .empty: "never had memory"
     case .released: "had memory, and gave it back"
     case .broken: "at least half in memory, on base pages"
