@@ -170,7 +170,16 @@ package struct CoverageReader: Sendable {
   private func withoutMemory(_ process: Int, _ name: String) -> CoverageError? {
     guard let state = statusValue("State", of: process) else { return .ended(process, name: name) }
     if state.hasPrefix("Z") || state.hasPrefix("X") { return .ended(process, name: name) }
-    return statusValue("VmSize", of: process) == nil ? .kernelThread(process, name: name) : nil
+    if statusValue("VmSize", of: process) != nil { return nil }
+    // One that is just ending has given its memory up before it is a zombie.
+    return isKernelThread(process) ?? true ? .kernelThread(process, name: name) : .ended(process, name: name)
+  }
+
+  /// PF_KTHREAD among the flags of stat, the ninth field; nil if that cannot be read. The name, which may hold anything, is in parentheses.
+  private func isKernelThread(_ process: Int) -> Bool? {
+    guard let text = contents(ofFile: "\(proc)/\(process)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+    let fields = text[end...].split(separator: " ")
+    return fields.count > 7 ? UInt64(fields[7]).map { $0 & 0x20_0000 != 0 } : nil
   }
 
   private func statusValue(_ key: String, of process: Int) -> String? {

@@ -122,6 +122,20 @@ struct CoverageTests {
     }
   }
 
+  @Test("a process that has given up its memory and is about to end is no kernel thread")
+  func ending() throws {
+    func look(flags: String) throws -> ProcessCoverage {
+      let (folder, reader) = try tree([
+        "comm": "a) b\n", "smaps": "", "status": "State:\tR (running)\n",
+        "stat": "42 (a) b) R 1 2 3 4 5 \(flags) 7 8\n",
+      ])
+      defer { withExtendedLifetime(folder) {} }
+      return try reader.look(at: 42)
+    }
+    #expect(throws: CoverageError.ended(42, name: "a) b")) { try look(flags: "4194564") }
+    #expect(throws: CoverageError.kernelThread(42, name: "a) b")) { try look(flags: "2129984") }
+  }
+
   @Test("the figures of this process agree with its smaps to the page, and with the sum that the kernel makes")
   func ownProcess() throws {
     // A child that sleeps: nothing of it moves between two looks.
