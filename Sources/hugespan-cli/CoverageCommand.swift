@@ -209,7 +209,7 @@ private struct CoverageRequest {
     let style = terminalStyle()
     if isDetailed, let only = seen.first {
       let table = CoverageText.process(only, folios: folios, limit: limit, style)
-      return printOutput(hasMap ? table + "\n" + AddressMapText.text(blocks, width: style.width ?? 100) : table)
+      return printOutput(hasMap ? table + "\n" + AddressMapText.text(blocks, style) : table)
     }
     if interval != nil && seen.count == 1 { return printOutput(CoverageText.line(seen[0], seconds: seconds)) }
     return printOutput(CoverageText.processes(seen, style))

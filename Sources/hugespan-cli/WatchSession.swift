@@ -190,7 +190,7 @@ struct WatchSession {
     display.pace.note(cost: now(CLOCK_PROCESS_CPUTIME_ID) - before)
     // On a screen the line of state says so.
     if terminal == nil && !isSilent && display.pace.isLengthened && display.pace.interval > 2 * interval {
-      let seconds = WatchNumber.duration(Double(display.pace.interval) / 1e9)
+      let seconds = HumanNumber.duration(Double(display.pace.interval) / 1e9)
       printError("hugespan: looks take long: \(seconds) apart from now on")
     }
     return isShown ? nil : .asked

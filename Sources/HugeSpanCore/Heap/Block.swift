@@ -19,7 +19,7 @@
 let bytesPerBlockEntry = 320
 
 /// What a block is, as a whole. Only `occupied` blocks have used pages or pages in flight.
-enum BlockKind: UInt8 {
+package enum BlockKind: UInt8 {
   /// Free, and nothing of it is in memory.
   case absent
   /// Free, and some or all of it is in memory.
@@ -101,15 +101,16 @@ package enum BackingCause: UInt8, Sendable {
 }
 
 /// Switches of a block. Not an `OptionSet`: its array literals would need an allocation.
-struct BlockFlags {
-  var rawValue: UInt8
-  @inline(__always) func contains(_ flag: BlockFlags) -> Bool { rawValue & flag.rawValue != 0 }
+package struct BlockFlags {
+  package var rawValue: UInt8
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
+  @inline(__always) package func contains(_ flag: BlockFlags) -> Bool { rawValue & flag.rawValue != 0 }
   @inline(__always) mutating func insert(_ flag: BlockFlags) { rawValue |= flag.rawValue }
   @inline(__always) mutating func remove(_ flag: BlockFlags) { rawValue &= ~flag.rawValue }
 
   static let none = BlockFlags(rawValue: 0)
   /// Lost its hugepage: subreleased by us, or learned from the kernel.
-  static let broken = BlockFlags(rawValue: 1)
+  package static let broken = BlockFlags(rawValue: 1)
   /// The tail of a large span, open to others.
   static let donated = BlockFlags(rawValue: 2)
   /// Serves spans that are expected to be short-lived.
@@ -117,7 +118,7 @@ struct BlockFlags {
   /// The kernel refused a release; left alone for a while.
   static let refused = BlockFlags(rawValue: 8)
   /// An absent block that had been released (its next use is a refault, not a first touch).
-  static let wasReleased = BlockFlags(rawValue: 16)
+  package static let wasReleased = BlockFlags(rawValue: 16)
   /// The hugepage is still one folio although not mapped as one: partial releases become phantom.
   static let wholeFolio = BlockFlags(rawValue: 32)
   /// Some free page reads as zero; without it the zero map is empty and need not be read.

@@ -1,6 +1,6 @@
 // A heap tells what it is: totals, blocks, and what it is about to do, written to memory that others may read.
 //
-// A part of the blocks is written in each call, the lock is open every 256 blocks, and nothing of the heap changes. What the
+// A part of the blocks is written in each call, the lock is open every 64 blocks, and nothing of the heap changes. What the
 // next tick would do is asked of a copy of the policy, with the frees since the last tick and none to come.
 
 /// Where the publishing of a heap is. Zero is a beginning.
@@ -35,6 +35,8 @@ extension PageHeapCore {
   /// Writes up to `limit` blocks and all totals to `header` and `records`. `rooms` says of each arena how many records there
   /// is room for; `now` is the clock of who reads, `sinceTick` how long ago the last tick was and `untilNextTick` in how long the
   /// next one comes.
+  ///
+  /// What is described under the lock goes to the page with the lock open: the page may have to come back from swap first.
   package func publish(
     header: UnsafeMutablePointer<PublishedHeap>, records: UnsafeMutablePointer<PublishedBlock>,
     rooms: UnsafePointer<Int>, limit: Int, _ progress: inout PublishingProgress, now: UInt64, sinceTick: UInt64,
@@ -42,35 +44,43 @@ extension PageHeapCore {
   ) {
     // Accounts are of the last tick, so what is due at the next one is what is due within all of the time between.
     let between = sinceTick &+ untilNextTick
-    var rest = limit
-    lock.lock()
     if progress.arena == 0 && progress.index == 0 { progress.roundBegan = now }
-    while progress.arena < state.pointee.arenaCount && rest > 0 {
+    var described = InlineArray<64, PublishedBlock>(repeating: PublishedBlock())
+    var rest = limit
+    while rest > 0 {
+      lock.lock()
+      if progress.arena >= state.pointee.arenaCount {
+        lock.unlock()
+        break
+      }
       let arena = state.pointee.arenas[progress.arena]
       let first = state.pointee.firstRecord(ofArena: progress.arena)
       let room = min(arena.committedBlocks, rooms[progress.arena])
+      let count = max(0, min(min(room - progress.index, described.count), rest))
+      for offset in 0..<count {
+        described[offset] = describe(arena, progress.index + offset, sinceTick, between, &progress)
+      }
+      lock.unlock()
+      for offset in 0..<count { records[first + progress.index + offset] = described[offset] }
+      progress.index += count
+      rest -= count
       if progress.index >= room {
         if room > 0 { progress.end = first + room }
         progress.arena += 1
         progress.index = 0
-        continue
-      }
-      records[first + progress.index] = describe(arena, progress.index, sinceTick, between, &progress)
-      progress.index += 1
-      rest -= 1
-      if rest & 255 == 0 {
-        lock.unlock()
-        lock.lock()
       }
     }
-    fill(header, now: now, untilNextTick: untilNextTick)
+    var written = header.pointee
+    lock.lock()
+    fill(&written, now: now, untilNextTick: untilNextTick)
     if progress.arena >= state.pointee.arenaCount {
-      header.pointee.oldestAt = progress.roundBegan
-      header.pointee.recordsEnd = UInt64(progress.end)
-      forecast(header, progress, between: between)
+      written.oldestAt = progress.roundBegan
+      written.recordsEnd = UInt64(progress.end)
+      forecast(&written, progress, between: between)
       progress = PublishingProgress()
     }
     lock.unlock()
+    header.pointee = written
   }
 
   private func describe(
@@ -118,95 +128,94 @@ extension PageHeapCore {
   }
 
   private func forecast(
-    _ header: UnsafeMutablePointer<PublishedHeap>, _ progress: PublishingProgress, between: UInt64
+    _ header: inout PublishedHeap, _ progress: PublishingProgress, between: UInt64
   ) {
-    header.pointee.flags |= PublishedHeap.forecastKnown
-    header.pointee.nextWholeBlocks = progress.wholeBlocks
-    header.pointee.nextBreaks = progress.breaks
-    header.pointee.nextIdleBlocks = progress.idleBlocks
-    header.pointee.nextRebuilds = progress.rebuilds
-    header.pointee.nextPages = progress.pages
-    header.pointee.nextCures = 0
+    header.flags |= PublishedHeap.forecastKnown
+    header.nextWholeBlocks = progress.wholeBlocks
+    header.nextBreaks = progress.breaks
+    header.nextIdleBlocks = progress.idleBlocks
+    header.nextRebuilds = progress.rebuilds
+    header.nextPages = progress.pages
+    header.nextCures = 0
     var policy = state.pointee.policy
     switch policy {
     case .custom:
       // Asking it would change what it knows.
-      header.pointee.flags &= ~PublishedHeap.forecastKnown
+      header.flags &= ~PublishedHeap.forecastKnown
     case .rentOrBuy(var priced):
-      header.pointee.nextRebuilds = min(
+      header.nextRebuilds = min(
         progress.rebuilds, UInt64(priced.rebuildsDue(withinSeconds: Double(between) / 1e9)))
       let input = state.pointee.input(at: state.pointee.now &+ between, processCPU: state.pointee.processCPU)
-      header.pointee.nextCures = UInt64(priced.begin(input, releasedParts: 0, refaultedParts: 0).cures)
+      header.nextCures = UInt64(priced.begin(input, releasedParts: 0, refaultedParts: 0).cures)
     default:
       if !state.pointee.releasesAtTicks { return }
       let plan = policy.plan(
         state.pointee.input(at: state.pointee.now &+ between, processCPU: state.pointee.processCPU))
-      header.pointee.nextPages = UInt64(max(0, min(plan.pages, state.pointee.freeResidentPages)))
-      header.pointee.nextCures = UInt64(max(0, plan.cures))
+      header.nextPages = UInt64(max(0, min(plan.pages, state.pointee.freeResidentPages)))
+      header.nextCures = UInt64(max(0, plan.cures))
     }
   }
 
-  private func fill(_ header: UnsafeMutablePointer<PublishedHeap>, now: UInt64, untilNextTick: UInt64) {
+  private func fill(_ header: inout PublishedHeap, now: UInt64, untilNextTick: UInt64) {
     let totals = state.pointee.totals
-    header.pointee.policy = state.pointee.options.policyNumber
-    header.pointee.strategy =
+    header.policy = state.pointee.options.publishedPolicy.rawValue
+    header.strategy =
       state.pointee.options.customStrategy == nil ? state.pointee.options.strategy.kind.rawValue : 255
-    var flags: UInt8 = header.pointee.flags & PublishedHeap.forecastKnown
+    var flags: UInt8 = header.flags & PublishedHeap.forecastKnown
     if state.pointee.options.strategy.releasesWholeOnly { flags |= PublishedHeap.wholeOnly }
     if state.pointee.options.strategy.freesWholeBlocks { flags |= PublishedHeap.freesWholeBlocks }
-    header.pointee.flags = flags
-    header.pointee.publishedAt = now
-    header.pointee.nextTickAt = now &+ untilNextTick
+    header.flags = flags
+    header.publishedAt = now
+    header.nextTickAt = now &+ untilNextTick
     if case .rentOrBuy(let policy) = state.pointee.policy {
-      header.pointee.memoryPrice = policy.options.memoryPrice
-      header.pointee.taxPerPage = policy.taxPerPage
-      header.pointee.busyCPUs = policy.busyCPUs
+      header.memoryPrice = policy.options.memoryPrice
+      header.taxPerPage = policy.taxPerPage
+      header.busyCPUs = policy.busyCPUs
     }
-    header.pointee.blocks = UInt64(state.pointee.blockCount)
-    header.pointee.usedPages = UInt64(state.pointee.usedPages)
-    header.pointee.idlePages = UInt64(state.pointee.freeResidentPages)
-    header.pointee.lazyPages = UInt64(state.pointee.lazyPages)
-    header.pointee.releasedPages = UInt64(state.pointee.releasedPages - state.pointee.lazyPages)
-    header.pointee.phantomPages = UInt64(state.pointee.phantomPages)
-    header.pointee.discardedPages = UInt64(state.pointee.discardedPages)
-    header.pointee.metadataBytes = UInt64(state.pointee.metadataBytes)
-    header.pointee.allocations = UInt64(totals.allocations)
-    header.pointee.frees = UInt64(totals.frees)
-    header.pointee.pagesReleased = UInt64(totals.pagesReleased)
-    header.pointee.pagesReleasedInParts = UInt64(totals.pagesReleasedInParts)
-    header.pointee.pagesRefaulted = UInt64(totals.pagesRefaulted)
-    header.pointee.pagesRefaultedWhole = UInt64(totals.pagesRefaultedWhole)
-    header.pointee.lazyPagesTaken = UInt64(totals.lazyPagesTaken)
-    header.pointee.splits = UInt64(totals.splits)
-    header.pointee.discardSplits = UInt64(totals.discardSplits)
-    header.pointee.collapses = UInt64(totals.collapses)
-    header.pointee.cures = UInt64(totals.cures)
-    header.pointee.drains = UInt64(totals.drains)
-    header.pointee.pagesDrained = UInt64(totals.pagesDrained)
-    header.pointee.rebuiltBlocks = UInt64(totals.rebuiltBlocks)
-    header.pointee.releaseCalls = UInt64(totals.releaseCalls)
-    header.pointee.releaseNanoseconds = totals.releaseNanoseconds
-    header.pointee.longestReleaseNanoseconds = totals.longestReleaseNanoseconds
-    header.pointee.ticks = UInt64(totals.ticks)
-    header.pointee.residencyPasses = UInt64(totals.residencyPasses)
-    header.pointee.lostBlocks = UInt64(totals.lostBlocks)
-    header.pointee.reinflatedBlocks = UInt64(totals.reinflatedBlocks)
+    header.blocks = UInt64(state.pointee.blockCount)
+    header.usedPages = UInt64(state.pointee.usedPages)
+    header.idlePages = UInt64(state.pointee.freeResidentPages)
+    header.lazyPages = UInt64(state.pointee.lazyPages)
+    header.releasedPages = UInt64(state.pointee.releasedPages - state.pointee.lazyPages)
+    header.phantomPages = UInt64(state.pointee.phantomPages)
+    header.discardedPages = UInt64(state.pointee.discardedPages)
+    header.metadataBytes = UInt64(state.pointee.metadataBytes)
+    header.allocations = UInt64(totals.allocations)
+    header.frees = UInt64(totals.frees)
+    header.pagesReleased = UInt64(totals.pagesReleased)
+    header.pagesReleasedInParts = UInt64(totals.pagesReleasedInParts)
+    header.pagesRefaulted = UInt64(totals.pagesRefaulted)
+    header.pagesRefaultedWhole = UInt64(totals.pagesRefaultedWhole)
+    header.lazyPagesTaken = UInt64(totals.lazyPagesTaken)
+    header.splits = UInt64(totals.splits)
+    header.discardSplits = UInt64(totals.discardSplits)
+    header.collapses = UInt64(totals.collapses)
+    header.cures = UInt64(totals.cures)
+    header.drains = UInt64(totals.drains)
+    header.pagesDrained = UInt64(totals.pagesDrained)
+    header.rebuiltBlocks = UInt64(totals.rebuiltBlocks)
+    header.releaseCalls = UInt64(totals.releaseCalls)
+    header.releaseNanoseconds = totals.releaseNanoseconds
+    header.longestReleaseNanoseconds = totals.longestReleaseNanoseconds
+    header.ticks = UInt64(totals.ticks)
+    header.residencyPasses = UInt64(totals.residencyPasses)
+    header.lostBlocks = UInt64(totals.lostBlocks)
+    header.reinflatedBlocks = UInt64(totals.reinflatedBlocks)
   }
 }
 
 extension HeapOptions {
-  /// HS_POLICY_... of hugespan.h.
-  var policyNumber: UInt8 {
-    if customPolicy != nil { return 4 }
+  fileprivate var publishedPolicy: PublishedPolicy {
+    if customPolicy != nil { return .custom }
     switch policy {
-    case .never: return 0
-    case .immediate: return 1
-    case .gperftools: return 2
-    case .seed: return 3
-    case .rentOrBuy: return 5
-    case .demandWindow: return 6
-    case .decay: return 7
-    case .paced: return 8
+    case .never: return .never
+    case .immediate: return .immediate
+    case .gperftools: return .gperftools
+    case .seed: return .seed
+    case .rentOrBuy: return .rentOrBuy
+    case .demandWindow: return .demandWindow
+    case .decay: return .decay
+    case .paced: return .paced
     }
   }
 }

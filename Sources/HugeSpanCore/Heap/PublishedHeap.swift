@@ -4,6 +4,26 @@
 // word, sizes of its two structures so that later versions may append to them, and a count that is odd while somebody writes
 // (a sequence lock: who reads compares it before and after). Described in Docs/Explain.md.
 
+/// A policy's number in a page: HS_POLICY_... of hugespan.h.
+package enum PublishedPolicy: UInt8, Sendable {
+  case never, immediate, gperftools, seed, custom, rentOrBuy, demandWindow, decay, paced
+
+  /// As users write it.
+  package var name: StaticString {
+    switch self {
+    case .never: "never"
+    case .immediate: "immediate"
+    case .gperftools: "gperftools"
+    case .seed: "seed"
+    case .custom: "custom"
+    case .rentOrBuy: "rent-or-buy"
+    case .demandWindow: "demand-window"
+    case .decay: "decay"
+    case .paced: "paced"
+    }
+  }
+}
+
 /// The page's first part, and the totals of the heap. Times are of CLOCK_MONOTONIC, in nanoseconds; amounts in pages of 4 KiB.
 package struct PublishedHeap: Equatable, Sendable {
   /// "HSHEAP01" in memory order.

@@ -29,7 +29,7 @@ extension LinuxHeap {
         at: now, processCPU: hs_shim_process_cpu_nanoseconds(), ranges: ReleaseBatch.capacity)
       let pause = min(Self.pause(after: report), watchPressure())
       control.nextTick.pointee = now &+ pause
-      publish(now: now, untilNextTick: pause)
+      publish(now: now, untilNextTick: pause, isTick: true)
     }
     hs_shim_word_store(control.isTicking, 0)
   }

@@ -121,8 +121,7 @@ package struct LinuxHeap: ~Copyable {
       let pause = scavengeOnce(
         &pacing, now: hs_shim_monotonic_nanoseconds(), processCPU: hs_shim_process_cpu_nanoseconds())
       let now = hs_shim_monotonic_nanoseconds()
-      control.page.pointee.tickedAt = now
-      publish(now: now, untilNextTick: pause)
+      publish(now: now, untilNextTick: pause, isTick: true)
       nextTick = now &+ pause
       if !watches { rest(until: nextTick) }
     }
@@ -139,7 +138,7 @@ package struct LinuxHeap: ~Copyable {
       if hasPage {
         let now = hs_shim_monotonic_nanoseconds()
         // After the tick it is written anyway.
-        if nextTick > now { publish(now: now, untilNextTick: nextTick &- now) }
+        if nextTick > now { publish(now: now, untilNextTick: nextTick &- now, isTick: false) }
       }
     }
   }
@@ -188,6 +187,7 @@ package struct HeapControl {
   /// The statistics page, and whether somebody writes, opens or closes it.
   let page: UnsafeMutablePointer<StatisticsPage>
   let isPublishing: UnsafeMutablePointer<UInt32>
+  let pagePhase: UnsafeMutablePointer<UInt32>
   /// What the interface on top keeps with the heap.
   let interfaceMemory: UnsafeMutableRawPointer
 
@@ -221,6 +221,7 @@ package struct HeapControl {
     pressure = (memory + Self.pressureOffset).assumingMemoryBound(to: PressureState.self)
     pressure.initialize(to: PressureState())
     isPublishing = (memory + Self.pageOffset).assumingMemoryBound(to: UInt32.self)
+    pagePhase = isPublishing + 1
     page = (memory + Self.pageOffset + 16).assumingMemoryBound(to: StatisticsPage.self)
     page.initialize(to: StatisticsPage())
   }

@@ -19,11 +19,11 @@ struct StatisticsPage {
   var address: UInt = 0
   var file: Int32 = 0
   var identity: UInt64 = 0
+  /// The process that opened it: one that was forked past the handlers has the number, and not the mapping.
+  var process: Int32 = 0
   /// Whether the header is in memory, and of each arena how many records are.
   var hasHeader = false
   var rooms = InlineArray<64, Int>(repeating: 0)
-  /// There was one when the process was forked, and there shall be one here.
-  var isWanted = false
   /// When it may be written again, and when the heap ticked last.
   var dueAt: UInt64 = 0
   var tickedAt: UInt64 = 0
@@ -61,12 +61,23 @@ struct StatisticsPage {
 }
 
 extension LinuxHeap {
+  // Phases of the page, an atomic word: none; open; and in a forked child, none yet but to be opened when it ticks. All else of the
+  // page is touched by whoever holds it (`isPublishing`).
+  private static var none: UInt32 { 0 }
+  private static var open: UInt32 { 1 }
+  private static var wanted: UInt32 { 2 }
+
   /// Opens the page, unless there is one. Nil, or why there is none: the kernel refused a file, a mapping or memory.
   package borrowing func openPage() -> KernelError? {
-    while !hs_shim_word_exchange(control.isPublishing, 0, 1) { hs_shim_sleep_nanoseconds(20_000) }
-    defer { hs_shim_word_store(control.isPublishing, 0) }
+    holdPage()
+    defer { releasePage() }
+    return openHeldPage()
+  }
+
+  private borrowing func openHeldPage() -> KernelError? {
+    if hs_shim_word_load(control.pagePhase) == Self.open { return nil }
+    hs_shim_word_store(control.pagePhase, Self.none)
     let page = control.page
-    if page.pointee.address != 0 { return nil }
     let name: StaticString = "hugespan-heap"
     var file: Int32 = 0
     var identity: UInt64 = 0
@@ -80,12 +91,14 @@ extension LinuxHeap {
     page.pointee.address = UInt(address)
     page.pointee.file = file
     page.pointee.identity = identity
+    page.pointee.process = hs_shim_process_id()
+    hs_shim_word_store(control.pagePhase, Self.open)
     if !page.pointee.fillHeader() {
-      closePage(page)
+      closeHeldPage()
       return .outOfMemory
     }
     var header = PublishedHeap()
-    header.processID = UInt32(hs_shim_process_id())
+    header.processID = UInt32(bitPattern: page.pointee.process)
     header.heapNumber = pageCount.wrappingAdd(1, ordering: .relaxed).oldValue
     UnsafeMutablePointer<PublishedHeap>(bitPattern: UInt(address))!.initialize(to: header)
     // All of it, however large: who looks first shall not see a part. Nobody has it yet.
@@ -95,56 +108,66 @@ extension LinuxHeap {
 
   /// Closes the page, if there is one.
   package borrowing func closePage() {
-    while !hs_shim_word_exchange(control.isPublishing, 0, 1) { hs_shim_sleep_nanoseconds(20_000) }
-    control.page.pointee.isWanted = false
-    if control.page.pointee.address != 0 { closePage(control.page) }
-    hs_shim_word_store(control.isPublishing, 0)
+    holdPage()
+    closeHeldPage()
+    releasePage()
   }
 
-  private borrowing func closePage(_ page: UnsafeMutablePointer<StatisticsPage>) {
-    hs_shim_page_close(page.pointee.file, page.pointee.identity)
-    _ = hs_shim_unmap(page.pointee.address, PublishedHeap.byteCount)
-    page.pointee = StatisticsPage()
-  }
-
-  /// Whether there is a page.
-  package var hasPage: Bool { control.page.pointee.address != 0 || control.page.pointee.isWanted }
-
-  /// The descriptor of the page; nil if there is none.
-  package var pageDescriptor: Int32? { control.page.pointee.address != 0 ? control.page.pointee.file : nil }
-
-  /// Writes the page if there is one and it is due. `now` is the monotonic clock, `untilNextTick` when the next tick comes.
-  package borrowing func publish(now: UInt64, untilNextTick: UInt64) {
-    if now < control.page.pointee.dueAt { return }
-    if control.page.pointee.address == 0 {
-      if control.page.pointee.isWanted {
-        // A process that is refused one is not asked again.
-        control.page.pointee.isWanted = false
-        _ = openPage()
-      }
-      return
+  private borrowing func closeHeldPage() {
+    let page = control.page
+    if hs_shim_word_load(control.pagePhase) == Self.open {
+      hs_shim_page_close(page.pointee.file, page.pointee.identity)
+      _ = hs_shim_unmap(page.pointee.address, PublishedHeap.byteCount)
     }
+    page.pointee = StatisticsPage()
+    hs_shim_word_store(control.pagePhase, Self.none)
+  }
+
+  /// Whether there is a page, or shall be one.
+  package var hasPage: Bool { hs_shim_word_load(control.pagePhase) != Self.none }
+
+  /// The descriptor of the page; nil if there is none. For tests: nobody else may open or close it meanwhile.
+  package var pageDescriptor: Int32? {
+    hs_shim_word_load(control.pagePhase) == Self.open ? control.page.pointee.file : nil
+  }
+
+  /// Writes the page if there is one and it is due. `now` is the monotonic clock, `untilNextTick` when the next tick comes; `isTick` if
+  /// one was just made.
+  package borrowing func publish(now: UInt64, untilNextTick: UInt64, isTick: Bool) {
+    if !hasPage { return }
     // Somebody else is at it: that is as good.
     guard hs_shim_word_exchange(control.isPublishing, 0, 1) else { return }
-    if control.page.pointee.address != 0 { write(now: now, untilNextTick: untilNextTick) }
-    hs_shim_word_store(control.isPublishing, 0)
+    defer { releasePage() }
+    let page = control.page
+    if hs_shim_word_load(control.pagePhase) == Self.wanted {
+      // A process that is refused one is not asked again.
+      _ = openHeldPage()
+      return
+    }
+    if hs_shim_word_load(control.pagePhase) != Self.open { return }
+    if isTick { page.pointee.tickedAt = now }
+    if now < page.pointee.dueAt { return }
+    if page.pointee.process == hs_shim_process_id() {
+      write(now: now, untilNextTick: untilNextTick)
+    } else {
+      leaveParentsPage()
+    }
   }
 
   /// The same after a tick that the program made itself, whatever its clock is.
   package borrowing func publish(untilNextTick: UInt64) {
-    if !hasPage { return }
-    let now = hs_shim_monotonic_nanoseconds()
-    control.page.pointee.tickedAt = now
-    publish(now: now, untilNextTick: untilNextTick)
+    if hasPage { publish(now: hs_shim_monotonic_nanoseconds(), untilNextTick: untilNextTick, isTick: true) }
   }
 
   /// The same now, due or not, for a test.
   package borrowing func publishAtOnce() {
+    holdPage()
     control.page.pointee.dueAt = 0
+    releasePage()
     publish(untilNextTick: 0)
   }
 
-  /// While a process forks nobody opens, closes or writes a page: its child would inherit a half of it.
+  /// Until it is released nobody else opens, closes or writes the page: before a fork, or the child would inherit a half of it.
   borrowing func holdPage() {
     while !hs_shim_word_exchange(control.isPublishing, 0, 1) { hs_shim_sleep_nanoseconds(20_000) }
   }
@@ -175,14 +198,17 @@ extension LinuxHeap {
     _ = hs_shim_word_increment(&header.pointee.sequence)
   }
 
-  /// After a fork, in the child: the page is the parent's, and was not mapped here. The child gets one of its own when it ticks
-  /// for the first time; most children execute another program before.
+  /// After a fork, in the child, whose parent held the page. The child gets one of its own when it ticks for the first time; most
+  /// children execute another program before.
   borrowing func resumePageInChild() {
-    hs_shim_word_store(control.isPublishing, 0)
-    let page = control.page
-    if page.pointee.address == 0 { return }
-    hs_shim_page_close(page.pointee.file, page.pointee.identity)
-    page.pointee = StatisticsPage()
-    page.pointee.isWanted = true
+    if hs_shim_word_load(control.pagePhase) == Self.open { leaveParentsPage() }
+    releasePage()
+  }
+
+  /// The page is the parent's, and not mapped here.
+  private borrowing func leaveParentsPage() {
+    hs_shim_page_close(control.page.pointee.file, control.page.pointee.identity)
+    control.page.pointee = StatisticsPage()
+    hs_shim_word_store(control.pagePhase, Self.wanted)
   }
 }

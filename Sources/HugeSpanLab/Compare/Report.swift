@@ -21,7 +21,7 @@ package func report(of results: [RunResult], style: TableStyle) -> String {
     text += "; peak RSS of the recorded program \(mebibytes(Double(recorded))), of the replay \(mebibytes(peak))"
   }
   text += "\n" + TextTable(heads: heads, rows: rows, labelCount: 2).text(style)
-  for line in overview(of: results) { text += line + "\n" }
+  for line in overview(of: results) { text += style.wrapped(line) }
   if let note = first.traceNote { text += "Note: \(note).\n" }
   if let reason = results.compactMap(\.chargeUnknownReason).first { text += "The charge is unknown: \(reason).\n" }
   return text
@@ -77,7 +77,7 @@ package func overview(of results: [RunResult]) -> [String] {
   }
   if let best = results.filter({ $0.cost != nil }).min(by: { $0.cost! < $1.cost! }) {
     lines.append(
-      "Least cost: \(name(best)), \(fixed(best.cost!, 1)) CPU-seconds, memory and TLB misses reckoned in"
+      "Least cost: \(name(best)), \(fixed(best.cost!, 3)) CPU-seconds, memory and TLB misses reckoned in"
         + (memory(best).map { ", at \(mebibytes($0)) \(word)" } ?? "")
         + (best.coverage.map { " and \(fixed($0 * 100, 1))% coverage." } ?? "."))
   }

@@ -13,6 +13,30 @@ package struct TableStyle: Sendable {
   }
 }
 
+extension TableStyle {
+  /// Sentences in lines that fit, broken at spaces, each `indent` columns in; every line of `text` is one by itself and ends in a line feed. Where
+  /// there is no limit they are as long as they are, or `usual` columns if that is given.
+  package func wrapped(_ text: String, indent: Int = 0, usual: Int? = nil) -> String {
+    let margin = String(repeating: " ", count: indent)
+    guard let limit = (width ?? usual).map({ max($0, 40) }) else {
+      return text.split(separator: "\n").map { margin + $0 + "\n" }.joined()
+    }
+    var result = ""
+    for sentence in text.split(separator: "\n") {
+      var line = margin
+      for word in sentence.split(separator: " ") {
+        if line.count > indent && line.count + 1 + word.count > limit {
+          result += line + "\n"
+          line = margin
+        }
+        line += (line.count > indent ? " " : "") + word
+      }
+      result += line + "\n"
+    }
+    return result
+  }
+}
+
 /// A table of text cells. The first `labelCount` columns are left-aligned and repeated in every part.
 package struct TextTable: Sendable {
   package struct Cell: Equatable, Sendable {

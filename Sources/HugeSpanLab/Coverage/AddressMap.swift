@@ -4,9 +4,6 @@
 // where root asks, which are on large folios all the same. Blocks without anything are not kept, so that a reservation of terabytes is as
 // small as what is in it.
 
-import CHugeSpanShims
-import Glibc
-
 /// What is in one pageblock, in bytes. A block that two mappings share is in both, each with its own part.
 package struct MappedBlock: Codable, Equatable, Sendable {
   /// Hexadecimal.
@@ -42,50 +39,36 @@ extension CoverageReader {
   ///
   /// - Parameter split: Pages that are on large folios, by their block; nil if that is not known.
   package func blocks(of process: Int, _ mappings: [MappingReport], split: [UInt: Int]?) -> [MappedBlocks]? {
-    let pagemap = open("\(proc)/\(process)/pagemap", O_RDONLY | O_CLOEXEC)
-    guard pagemap >= 0 else { return nil }
-    defer { close(pagemap) }
-    var regions = [hs_shim_page_region](repeating: hs_shim_page_region(), count: 1024)
+    guard let scan = PagemapScan(directory: "\(proc)/\(process)") else { return nil }
     var result: [MappedBlocks] = []
     for mapping in mappings where mapping.figures.anonymousBytes > 0 || mapping.figures.swappedBytes > 0 {
       var blocks: [MappedBlock] = []
-      var position = UInt64(mapping.start)
-      while position < UInt64(mapping.end) {
-        var walked = position
-        let count = regions.withUnsafeMutableBufferPointer {
-          hs_shim_pagemap_scan(pagemap, position, UInt64(mapping.end), $0.baseAddress, $0.count, &walked)
-        }
-        if count == -Int(EINTR) { continue }
-        if count < 0 { return nil }
-        for region in regions[0..<count] { CoverageReader.enter(region, &blocks, split) }
-        if count < regions.count || walked <= position { break }
-        position = walked
+      let code = scan.forEachRegion(.pages, from: mapping.start, to: mapping.end) { region in
+        CoverageReader.enter(region, &blocks, split)
       }
+      if code != 0 { return nil }
       result.append(MappedBlocks(mapping: mapping, blocks: blocks))
     }
     return result
   }
 
-  private static func enter(_ region: hs_shim_page_region, _ blocks: inout [MappedBlock], _ split: [UInt: Int]?) {
-    let isPresent = region.categories & UInt64(HS_SHIM_PAGE_IS_PRESENT) != 0
-    let isHuge = region.categories & UInt64(HS_SHIM_PAGE_IS_HUGE) != 0 && isPresent
-    let isSwapped = region.categories & UInt64(HS_SHIM_PAGE_IS_SWAPPED) != 0
-    var position = UInt(region.start)
-    while position < UInt(region.end) {
+  private static func enter(_ region: PagemapScan.Region, _ blocks: inout [MappedBlock], _ split: [UInt: Int]?) {
+    var position = region.start
+    while position < region.end {
       let address = position & ~(blockBytes - 1)
-      let bytes = Int(min(UInt(region.end), address + blockBytes) - position)
+      let bytes = Int(min(region.end, address + blockBytes) - position)
       let name = String(address, radix: 16)
       if blocks.last?.address != name {
         // What is large and not huge; a block that is huge has no other pages.
         blocks.append(MappedBlock(address: name, splitBytes: split.map { ($0[address] ?? 0) << 12 }))
       }
       let last = blocks.count - 1
-      if isPresent { blocks[last].presentBytes += bytes }
-      if isHuge {
+      if region.isPresent { blocks[last].presentBytes += bytes }
+      if region.isHuge {
         blocks[last].hugeBytes += bytes
         if split != nil { blocks[last].splitBytes = 0 }
       }
-      if isSwapped { blocks[last].swappedBytes += bytes }
+      if region.isSwapped { blocks[last].swappedBytes += bytes }
       position += UInt(bytes)
     }
   }
@@ -103,23 +86,24 @@ package enum AddressMapText {
     """
 
   /// Rows for each mapping, `width` characters wide.
-  package static func text(_ all: [MappedBlocks], width: Int) -> String {
-    let columns = max(16, min(width - 2, 128) / 16 * 16)
+  package static func text(_ all: [MappedBlocks], _ style: TableStyle) -> String {
+    let columns = max(16, min((style.width ?? 100) - 2, 128) / 16 * 16)
     var text = ""
     let small = all.filter { $0.mapping.end - $0.mapping.start < 2 << 20 }
     for each in all where !each.blocks.isEmpty && each.mapping.end - each.mapping.start >= 2 << 20 {
       let counts = Dictionary(grouping: each.blocks, by: \.letter).mapValues(\.count)
       let summary = "#so.~".compactMap { letter in counts[letter].map { "\(letter) \($0)" } }.joined(separator: "  ")
-      let name = each.mapping.name.isEmpty ? each.mapping.guess ?? "anonymous" : each.mapping.name
-      text += "\(String(each.mapping.start, radix: 16))-\(String(each.mapping.end, radix: 16)) \(name): \(summary)\n"
+      text +=
+        "\(String(each.mapping.start, radix: 16))-\(String(each.mapping.end, radix: 16)) \(each.mapping.label): \(summary)\n"
       text += rows(each, columns)
     }
+    var notes = ""
     if !small.isEmpty {
       let kilobytes = small.reduce(0) { $0 + $1.mapping.figures.anonymousBytes } >> 10
       let who = small.count == 1 ? "1 mapping is" : "\(small.count) mappings are"
-      text += "\(who) smaller than a pageblock (\(kilobytes) KiB of anonymous memory in all).\n"
+      notes += "\(who) smaller than a pageblock (\(kilobytes) KiB of anonymous memory in all).\n"
     }
-    return text + legend + "\n"
+    return text + style.wrapped(notes + legend)
   }
 
   private static func rows(_ each: MappedBlocks, _ columns: Int) -> String {

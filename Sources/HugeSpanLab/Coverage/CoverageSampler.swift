@@ -50,8 +50,7 @@ package final class CoverageSampler {
   private var completeCost: UInt64 = 0
   private var lookedAt: UInt64 = 0
   private var charge: CgroupMembership?
-  private var pagemap: Int32 = -1
-  private var regions = [hs_shim_page_region](repeating: hs_shim_page_region(), count: 512)
+  private var scan: PagemapScan?
 
   /// - Parameter effort: Share of a core that the looks may take, 0.001 to 1; nil looks completely each time.
   package init(_ reader: CoverageReader, process: Int, effort: Double?) {
@@ -59,8 +58,6 @@ package final class CoverageSampler {
     self.process = process
     self.effort = effort
   }
-
-  deinit { if pagemap >= 0 { close(pagemap) } }
 
   /// Looks. `now` is a clock in nanoseconds.
   package func look(at now: UInt64) throws(CoverageError) -> CoverageSample {
@@ -77,14 +74,14 @@ package final class CoverageSampler {
     completeCost = CoverageSampler.cpu() - before
     completeAt = now
     last = coverage
-    if effort != nil && pagemap < 0 { pagemap = open("\(reader.proc)/\(process)/pagemap", O_RDONLY | O_CLOEXEC) }
+    if effort != nil && scan == nil { scan = PagemapScan(directory: "\(reader.proc)/\(process)") }
     if charge == nil { charge = reader.membership(of: process) }
     return CoverageSample(coverage: coverage)
   }
 
   /// Nil where a complete look is due, or all that can be had.
   private func quickLook(_ effort: Double, _ now: UInt64) throws(CoverageError) -> CoverageSample? {
-    guard var coverage = last, pagemap >= 0, now > lookedAt else { return nil }
+    guard var coverage = last, scan != nil, now > lookedAt else { return nil }
     // A quarter of the effort is for complete looks.
     if Double(completeCost) <= Double(now - completeAt) * effort / 4 { return nil }
     guard let status = reader.status(of: process) else { return nil }
@@ -151,19 +148,10 @@ package final class CoverageSampler {
 
   private func walk(_ stretch: inout Stretch, _ now: UInt64) -> Bool {
     var huge = 0
-    var position = UInt64(stretch.start)
-    let end = UInt64(stretch.end)
-    while position < end {
-      var reached = position
-      let count = regions.withUnsafeMutableBufferPointer {
-        hs_shim_pagemap_scan_huge(pagemap, position, end, $0.baseAddress, $0.count, &reached)
-      }
-      if count == -Int(EINTR) { continue }
-      if count < 0 { return false }
-      for region in regions[0..<count] { huge += Int(region.end - region.start) }
-      if count < regions.count || reached <= position { break }
-      position = reached
+    let code = scan?.forEachRegion(.hugePages, from: stretch.start, to: stretch.end) {
+      huge += Int($0.end - $0.start)
     }
+    if code != 0 { return false }
     stretch.hugeBytes = huge
     stretch.seenAt = now
     return true

@@ -83,14 +83,14 @@ package struct CoverageRecord: Codable, Equatable, Sendable {
 
 /// The tables of `hugespan coverage`.
 package enum CoverageText {
-  private static func mebibytes(_ bytes: Int) -> String { String(format: "%.1f", Double(bytes) / 1_048_576) }
-  private static func percent(_ share: Double?) -> String { share.map { String(format: "%.1f%%", 100 * $0) } ?? "-" }
 
   private static let heads = ["anon MiB", "huge", "coverage", "RSS", "LazyFree", "swapped"]
   private static func cells(_ figures: MemoryFigures) -> [TextTable.Cell] {
     [
-      mebibytes(figures.anonymousBytes), mebibytes(figures.hugeBytes), percent(figures.coverage),
-      mebibytes(figures.residentBytes), mebibytes(figures.lazyFreeBytes), mebibytes(figures.swappedBytes),
+      HumanNumber.mebibytes(figures.anonymousBytes), HumanNumber.mebibytes(figures.hugeBytes),
+      HumanNumber.percent(figures.coverage),
+      HumanNumber.mebibytes(figures.residentBytes), HumanNumber.mebibytes(figures.lazyFreeBytes),
+      HumanNumber.mebibytes(figures.swappedBytes),
     ].map { TextTable.Cell($0) }
   }
 
@@ -99,7 +99,10 @@ package enum CoverageText {
     -> String
   {
     var text = "\(coverage.name) (\(coverage.process))\n"
+    // What rounds to nothing says nothing.
+    let least = 52_429
     let shown = coverage.largest.prefix(limit)
+      .prefix { $0.figures.anonymousBytes >= least || $0.figures.swappedBytes >= least }
     var rows = shown.map { mapping in
       [
         TextTable.Cell(label(mapping)), TextTable.Cell(address(mapping)),
@@ -110,51 +113,52 @@ package enum CoverageText {
     let rest = coverage.largest.count - shown.count
     if rest > 0 {
       var others = MemoryFigures()
-      for mapping in coverage.largest.dropFirst(limit) { others += mapping.figures }
+      for mapping in coverage.largest.dropFirst(shown.count) { others += mapping.figures }
       rows.append([TextTable.Cell("\(rest) others"), TextTable.Cell(""), TextTable.Cell("")] + cells(others))
     }
     rows.append([TextTable.Cell("all mappings"), TextTable.Cell(""), TextTable.Cell("")] + cells(coverage.total))
     text += TextTable(heads: ["mapping", "address", "advice"] + heads, rows: rows, labelCount: 3).text(style)
     let total = coverage.total
+    var notes = ""
     if let charged = coverage.chargedBytes, let group = coverage.group {
-      text += "Its memory group is charged \(mebibytes(charged)) MiB, for all that is in it (\(group)).\n"
+      notes += "Its memory group is charged \(HumanNumber.mebibytes(charged)) MiB, for all that is in it (\(group)).\n"
     } else {
-      text += "What its memory group is charged is not known: the group's files cannot be read.\n"
+      notes += "What its memory group is charged is not known: the group's files cannot be read.\n"
     }
     if let folios {
       let split = max(folios.largeBytes - total.hugeBytes, 0)
-      text +=
-        "\(mebibytes(split)) MiB are on large folios that are not mapped as hugepages: parts of split ones, or of sizes below 2 MiB.\n"
+      notes +=
+        "\(HumanNumber.mebibytes(split)) MiB are on large folios that are not mapped as hugepages: parts of split ones, or of sizes below 2 MiB.\n"
       if !folios.bySize.isEmpty {
         let sizes = folios.bySize.sorted { $0.key < $1.key }.map { size, bytes in
-          "\(size >= 1 << 20 ? "\(size >> 20) MiB" : "\(size >> 10) KiB"): \(mebibytes(bytes))"
+          "\(size >= 1 << 20 ? "\(size >> 20) MiB" : "\(size >> 10) KiB"): \(HumanNumber.mebibytes(bytes))"
         }
-        text += "By the size of the folio, however it is mapped, in MiB: " + sizes.joined(separator: ", ") + ".\n"
+        notes += "By the size of the folio, however it is mapped, in MiB: " + sizes.joined(separator: ", ") + ".\n"
       }
     } else {
-      text += "Split hugepages cannot be seen: only root is told which physical pages a process has.\n"
+      notes += "Split hugepages cannot be seen: only root is told which physical pages a process has.\n"
     }
     if total.fileHugeBytes > 0 {
-      text += "\(mebibytes(total.fileHugeBytes)) MiB of files and shared memory are on hugepages.\n"
+      notes += "\(HumanNumber.mebibytes(total.fileHugeBytes)) MiB of files and shared memory are on hugepages.\n"
     }
     let asks = coverage.mappings.contains { $0.isAdvisedHuge }
     if coverage.mode == "never" {
-      text += "This system gives hugepages to nobody (mode never): 'hugespan doctor' says how to change that.\n"
+      notes += "This system gives hugepages to nobody (mode never): 'hugespan doctor' says how to change that.\n"
     } else if coverage.mode == "madvise" && !asks {
-      text +=
+      notes +=
         "This system gives hugepages to who asks for them (mode madvise), and the process asks for none: 'hugespan run' starts a "
         + "program on a heap that does.\n"
     }
     if coverage.isDisabled == true {
-      text += "The process gets no hugepages: it or its parent called prctl(PR_SET_THP_DISABLE).\n"
+      notes += "The process gets no hugepages: it or its parent called prctl(PR_SET_THP_DISABLE).\n"
     }
-    return text
+    return text + style.wrapped(notes)
   }
 
   /// Of a long path the end, which tells files apart.
   private static func label(_ mapping: MappingReport) -> String {
-    if mapping.name.isEmpty { return mapping.guess ?? "anonymous" }
-    return mapping.name.count <= 36 ? mapping.name : "…" + mapping.name.suffix(35)
+    let label = mapping.label
+    return label.count <= 36 ? label : "…" + label.suffix(35)
   }
 
   private static func address(_ mapping: MappingReport) -> String { String(mapping.start, radix: 16) }
@@ -180,8 +184,9 @@ package enum CoverageText {
     let total = coverage.total
     return String(
       format: "%8.2f s  anon %@ MiB  huge %@  coverage %@  RSS %@  LazyFree %@\n", seconds,
-      mebibytes(total.anonymousBytes), mebibytes(total.hugeBytes), percent(total.coverage),
-      mebibytes(total.residentBytes),
-      mebibytes(total.lazyFreeBytes))
+      HumanNumber.mebibytes(total.anonymousBytes), HumanNumber.mebibytes(total.hugeBytes),
+      HumanNumber.percent(total.coverage),
+      HumanNumber.mebibytes(total.residentBytes),
+      HumanNumber.mebibytes(total.lazyFreeBytes))
   }
 }

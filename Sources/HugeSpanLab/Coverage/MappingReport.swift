@@ -71,6 +71,9 @@ package struct MappingReport: Equatable, Sendable {
   /// Whether hugepages are possible here at all (THPeligible); nil where the kernel does not say.
   package var isEligible: Bool?
 
+  /// What it is called in tables.
+  package var label: String { name.isEmpty ? guess ?? "anonymous" : name }
+
   package init(start: UInt, end: UInt, permissions: String, name: String, figures: MemoryFigures = MemoryFigures()) {
     self.start = start
     self.end = end

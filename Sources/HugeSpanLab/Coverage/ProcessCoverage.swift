@@ -175,11 +175,21 @@ package struct CoverageReader: Sendable {
     return isKernelThread(process) ?? true ? .kernelThread(process, name: name) : .ended(process, name: name)
   }
 
-  /// PF_KTHREAD among the flags of stat, the ninth field; nil if that cannot be read. The name, which may hold anything, is in parentheses.
-  private func isKernelThread(_ process: Int) -> Bool? {
+  /// PF_KTHREAD among the flags; nil if they cannot be read.
+  private func isKernelThread(_ process: Int) -> Bool? { statField(.flags, of: process).map { $0 & 0x20_0000 != 0 } }
+
+  /// Fields of `/proc/PID/stat`, counted from the state, which is behind the name.
+  enum StatField: Int {
+    case flags = 6
+    /// When it began, in the clock's ticks.
+    case start = 19
+  }
+
+  /// A number of `stat`; nil if it cannot be read. The name, in parentheses before, may hold anything.
+  func statField(_ field: StatField, of process: Int) -> UInt64? {
     guard let text = contents(ofFile: "\(proc)/\(process)/stat"), let end = text.lastIndex(of: ")") else { return nil }
-    let fields = text[end...].split(separator: " ")
-    return fields.count > 7 ? UInt64(fields[7]).map { $0 & 0x20_0000 != 0 } : nil
+    let fields = text[text.index(after: end)...].split(separator: " ")
+    return fields.count > field.rawValue ? UInt64(fields[field.rawValue]) : nil
   }
 
   private func statusValue(_ key: String, of process: Int) -> String? {

@@ -37,8 +37,8 @@ package enum DoctorText {
     var text = ""
     for finding in shown {
       text += verdict(finding.verdict, style) + "  " + padded(finding.name, width) + "  " + finding.value + "\n"
-      text += indent(finding.meaning, style)
-      if let advice = finding.advice { text += indent("better: " + advice, style) }
+      text += style.wrapped(finding.meaning, indent: 12, usual: 100)
+      if let advice = finding.advice { text += style.wrapped("better: " + advice, indent: 12, usual: 100) }
     }
     if !text.isEmpty { text += "\n" }
     return text + summary(diagnosis)
@@ -75,20 +75,5 @@ package enum DoctorText {
 
   private static func padded(_ text: String, _ width: Int) -> String {
     text + String(repeating: " ", count: max(width - text.count, 0))
-  }
-
-  /// Words in lines that fit the terminal, or 100 columns, under the value.
-  private static func indent(_ text: String, _ style: TableStyle) -> String {
-    let limit = max(style.width ?? 100, 40)
-    var result = ""
-    var line = "            "
-    for word in text.split(separator: " ") {
-      if line.count + 1 + word.count > limit && line.contains(where: { $0 != " " }) {
-        result += line + "\n"
-        line = "            "
-      }
-      line += (line.last == " " ? "" : " ") + word
-    }
-    return result + line + "\n"
   }
 }

@@ -35,9 +35,9 @@ package enum BackingReason: String, CaseIterable, Codable, Sendable {
   }
 
   init(_ block: PublishedBlock) {
-    if block.kind == BlockKindNumber.absent {
-      self = block.flags & 16 != 0 ? .released : .untouched
-    } else if block.kind != BlockKindNumber.occupied {
+    if block.blockKind == .absent {
+      self = block.isUntouched ? .untouched : .released
+    } else if block.blockKind != .occupied {
       self = BackingCause(rawValue: block.cause) == .shared ? .shared : .freeInMemory
     } else if block.isBroken || block.backing == Backing.split.rawValue {
       switch BackingCause(rawValue: block.cause) {
@@ -61,16 +61,14 @@ package enum BackingReason: String, CaseIterable, Codable, Sendable {
   }
 }
 
-/// `PublishedBlock.kind`.
-package enum BlockKindNumber {
-  package static let absent: UInt8 = 0
-  package static let free: UInt8 = 1
-  package static let occupied: UInt8 = 2
-  package static let releasing: UInt8 = 3
-}
-
 extension PublishedBlock {
-  package var isBroken: Bool { flags & 1 != 0 }
+  /// Nil for a kind that a later version knows.
+  package var blockKind: BlockKind? { BlockKind(rawValue: kind) }
+  package var isBroken: Bool { BlockFlags(rawValue: flags).contains(.broken) }
+  /// It is not in memory, and was never used.
+  package var isUntouched: Bool {
+    blockKind == .absent && !BlockFlags(rawValue: flags).contains(.wasReleased)
+  }
   package var forecastStep: BlockForecast.Step { BlockForecast.Step(rawValue: step) ?? .none }
 }
 
@@ -89,7 +87,7 @@ package struct BlockAmounts: Codable, Equatable, Sendable {
     idleBytes += Int(block.idle) << 12
     lazyBytes += Int(block.lazy) << 12
     // What was never used was never released.
-    if block.kind == BlockKindNumber.absent && block.flags & 16 == 0 { return }
+    if block.isUntouched { return }
     releasedBytes += (Int(block.released) - min(Int(block.lazy), Int(block.released))) << 12
     phantomBytes += Int(block.phantom) << 12
   }
@@ -185,10 +183,10 @@ extension Explanation {
     func seconds(since time: UInt64) -> Double { now > time ? Double(now - time) / 1e9 : 0 }
     ageSeconds = seconds(since: heap.publishedAt)
     oldestSeconds = heap.oldestAt == 0 ? ageSeconds : seconds(since: heap.oldestAt)
-    policy = Explanation.policyName(heap.policy)
+    policy = PublishedPolicy(rawValue: heap.policy).map { "\($0.name)" } ?? "policy \(heap.policy)"
     strategy = Explanation.strategyName(heap)
     hasScavenger = heap.flags & PublishedHeap.hasScavenger != 0
-    isOwnPrice = heap.policy == 5
+    isOwnPrice = heap.policy == PublishedPolicy.rentOrBuy.rawValue
     memoryPrice = isOwnPrice ? heap.memoryPrice : RentOrBuyOptions().memoryPrice
     taxPerPage = heap.taxPerPage
     discardedBytes = Int(heap.discardedPages) << 12
@@ -216,13 +214,6 @@ extension Explanation {
     }
     waiting = [.releaseWhole, .breakBlock, .releaseIdle, .rebuild].compactMap { steps[$0] }.map { $0.finished }
     costly = Array(costly.filter { $0.cost > 0 }.sorted { ($1.cost, $0.address) < ($0.cost, $1.address) }.prefix(limit))
-  }
-
-  package static func policyName(_ number: UInt8) -> String {
-    let names = [
-      "never", "immediate", "gperftools", "seed", "custom", "rent-or-buy", "demand-window", "decay", "paced",
-    ]
-    return Int(number) < names.count ? names[Int(number)] : "policy \(number)"
   }
 
   private static func strategyName(_ heap: PublishedHeap) -> String {
@@ -263,7 +254,7 @@ extension CostlyBlock {
     rent = pageRent * Double(Int(block.idle) + Int(block.lazy) + Int(block.phantom))
     let isOnBasePages = block.isBroken || block.backing == Backing.split.rawValue
     tax =
-      isOnBasePages && block.kind == BlockKindNumber.occupied
+      isOnBasePages && block.blockKind == .occupied
       ? taxPerPage * Double(Int(block.used) - min(Int(block.discarded), Int(block.used))) : 0
     step = block.forecastStep == .none ? nil : "\(block.forecastStep)"
     seconds = block.wait < 0 || block.forecastStep == .none ? nil : Double(block.wait)
@@ -276,7 +267,7 @@ extension NextScavenge {
     guard heap.flags & PublishedHeap.forecastKnown != 0 else { return }
     bytes = Int(heap.nextPages) << 12
     cures = Int(heap.nextCures)
-    if heap.policy == 5 {
+    if heap.policy == PublishedPolicy.rentOrBuy.rawValue {
       wholeBlocks = Int(heap.nextWholeBlocks)
       breaks = Int(heap.nextBreaks)
       idleBlocks = Int(heap.nextIdleBlocks)

@@ -4,6 +4,7 @@
 // read there. A page that a forked child inherited, but does not map, is its parent's and is passed over. One that the program closed
 // (a daemon that closes what it knows nothing of) cannot be found; reading the mapping instead would take the right to change the process.
 
+import CHugeSpanShims
 import Glibc
 import HugeSpanCore
 
@@ -59,12 +60,6 @@ package final class PageReader {
   private static let mostPages = 64
   /// Nanoseconds until a page that is never still is given up.
   private static let patience: UInt64 = 300_000_000
-
-  private func monotonicNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
 
   private func open() throws(PageError) {
     var coverage = CoverageReader()
@@ -135,9 +130,9 @@ package final class PageReader {
 
   private func read(_ file: Int32) throws(PageError) -> PublishedSnapshot {
     // A write takes a fraction of a millisecond.
-    let start = monotonicNanoseconds()
+    let start = hs_shim_monotonic_nanoseconds()
     var attempt = 0
-    while monotonicNanoseconds() - start < PageReader.patience {
+    while hs_shim_monotonic_nanoseconds() - start < PageReader.patience {
       if attempt > 0 { usleep(attempt < 20 ? 200 : 2000) }
       attempt += 1
       let head = copy(file, from: 0, bytes: PublishedHeap.recordsOffset)

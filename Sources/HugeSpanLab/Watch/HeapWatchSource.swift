@@ -39,49 +39,42 @@ package struct HeapWatchSource: WatchSource {
     sample.usedBytes = heaps.reduce(0) { $0 + Int($1.heap.usedPages) << 12 }
     // Whole blocks that were released are no pages of the state any more.
     sample.releasedBytes = heaps.reduce(0) { sum, heap in
-      heap.blocks.reduce(sum) { $0 + ($1.isReleased ? 1 << 21 : $1.kind == 0 ? 0 : $1.goneBytes) }
+      heap.blocks.reduce(sum) { $0 + $1.goneBytes }
     }
-    var told: [UInt: WatchBlockState] = [:]
-    for heap in heaps { for block in heap.blocks { told[UInt(block.address)] = block.watchState } }
+    var told: [UInt: PublishedBlock] = [:]
+    for heap in heaps { for block in heap.blocks { told[UInt(block.address)] = block } }
     for index in sample.blocks.indices {
-      guard let state = told.removeValue(forKey: sample.blocks[index].address) else { continue }
-      sample.blocks[index].state = state.corrected(by: sample.blocks[index].state)
+      guard let block = told.removeValue(forKey: sample.blocks[index].address) else { continue }
+      sample.blocks[index].state = block.watchState(kernel: sample.blocks[index].state)
     }
     // What the kernel's map leaves out as a stretch without memory.
-    let rest = told.filter { $0.value == .released }.map { WatchBlock(address: $0.key, state: $0.value) }
+    let rest = told.values.filter { $0.blockKind == .absent && !$0.isUntouched }
+      .map { WatchBlock(address: UInt($0.address), state: .released) }
     if !rest.isEmpty { sample.blocks = (sample.blocks + rest).sorted { $0.address < $1.address } }
   }
 }
 
 extension PublishedBlock {
-  /// Wholly free, had memory, and has been given back.
-  var isReleased: Bool { kind == BlockKindNumber.absent && flags & 16 != 0 }
-
   /// Bytes that were given to the kernel and are gone.
-  var goneBytes: Int { (Int(released) - min(Int(lazy), Int(released))) << 12 }
+  var goneBytes: Int {
+    if isUntouched { return 0 }
+    return blockKind == .absent ? 1 << 21 : (Int(released) - min(Int(lazy), Int(released))) << 12
+  }
 
-  /// The block as the heap has it.
-  var watchState: WatchBlockState {
-    switch kind {
-    case BlockKindNumber.absent: return isReleased ? .released : .empty
-    case BlockKindNumber.occupied: break
+  /// The block as the heap has it, on a hugepage or not by what the kernel has there.
+  func watchState(kernel: WatchBlockState) -> WatchBlockState {
+    switch blockKind {
+    case .absent: return isUntouched ? .empty : .released
+    case .occupied: break
     default: return lazy == released && lazy > 0 ? .lazilyFree : .waiting
     }
-    if isBroken || backing == Backing.split.rawValue { return .broken }
-    return idle == 0 ? .full : .sparse
-  }
-}
-
-extension WatchBlockState {
-  /// What the heap says, corrected by what the kernel has.
-  func corrected(by kernel: WatchBlockState) -> WatchBlockState {
-    switch (self, kernel) {
-    // Used, and nothing of it was ever touched.
-    case (.full, .empty), (.sparse, .empty), (.broken, .empty): .empty
-    case (.full, .broken), (.full, .sparse), (.sparse, .broken): .broken
-    // Made huge again behind the heap's back.
-    case (.broken, .full): .full
-    default: self
+    switch kernel {
+    // Handed out, and nothing of it was ever touched.
+    case .empty: return .empty
+    case .full: return Int(used) * 2 >= 512 ? .full : .sparse
+    // In swap; and discarded, which the kernel may take.
+    case .released, .lazilyFree: return kernel
+    default: return .broken
     }
   }
 }

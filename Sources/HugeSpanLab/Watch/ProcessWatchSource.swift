@@ -4,36 +4,26 @@
 // asked to where the sums say that there is such memory at all. Between two looks a process may end and its number be given
 // away, so that the time it began is compared.
 
-import CHugeSpanShims
 import Glibc
 
 /// Looks at a process.
 package struct ProcessWatchSource: WatchSource {
   private let reader: CoverageReader
   private let process: Int
-  private let begin: Substring?
+  private let begin: UInt64?
   /// Blocks that had memory in an earlier look.
   private var seen: [UInt] = []
-  private var regions = [hs_shim_page_region](repeating: hs_shim_page_region(), count: 2048)
+  private var scan: PagemapScan?
 
   package init(process: Int, reader: CoverageReader = CoverageReader()) {
     self.process = process
     self.reader = reader
-    begin = Self.begin(of: process, reader)
-  }
-
-  /// When a process began, in the clock's ticks: the 22nd field of stat, counted behind the name, which may hold anything.
-  private static func begin(of process: Int, _ reader: CoverageReader) -> Substring? {
-    guard let text = contents(ofFile: "\(reader.proc)/\(process)/stat"), let end = text.lastIndex(of: ")") else {
-      return nil
-    }
-    let fields = text[end...].split(separator: " ")
-    return fields.count > 20 ? fields[20] : nil
+    begin = reader.statField(.start, of: process)
   }
 
   package mutating func look(mappings: Bool) throws(CoverageError) -> WatchSample {
     let coverage = try reader.look(at: process, mappings: mappings)
-    if Self.begin(of: process, reader) != begin { throw .ended(process, name: coverage.name) }
+    if reader.statField(.start, of: process) != begin { throw .ended(process, name: coverage.name) }
     var sample = WatchSample(process: process, name: coverage.name)
     sample.residentBytes = coverage.total.residentBytes
     sample.chargedBytes = coverage.chargedBytes
@@ -54,22 +44,23 @@ package struct ProcessWatchSource: WatchSource {
     do throws(SmapsError) { areas = BlockTally.areas(of: try parseSmaps(text)) } catch {
       throw .unreadable(path, line: error.line)
     }
-    let pagemap = open("\(reader.proc)/\(process)/pagemap", O_RDONLY | O_CLOEXEC)
-    guard pagemap >= 0 else {
+    if scan == nil { scan = PagemapScan(directory: "\(reader.proc)/\(process)") }
+    guard let scan else {
       sample.notes.append("The pageblocks cannot be seen: pagemap: \(String(cString: strerror(errno))).")
       return
     }
-    defer { close(pagemap) }
     var tally = BlockTally()
     for area in areas {
-      let code = scan(area, pagemap, &tally)
+      let code = scan.forEachRegion(.pages, from: area.start, to: area.end) {
+        tally.add(start: $0.start, end: $0.end, isHuge: $0.isHuge, isPresent: $0.isPresent)
+      }
       if code == 0 { continue }
       let reason = String(cString: strerror(code))
       sample.notes.append("The pageblocks cannot be seen: the scan of the pagemap (Linux 6.7) failed: \(reason).")
       return
     }
     if let lazy = sample.lazyFreeBytes, lazy >= Int(BlockTally.blockBytes) {
-      if !markLazilyFree(&tally, bytes: lazy, pagemap) {
+      if !markLazilyFree(&tally, bytes: lazy, scan) {
         sample.notes.append("Which blocks are lazily free is told to root only.")
       }
     }
@@ -78,34 +69,11 @@ package struct ProcessWatchSource: WatchSource {
     if leftOut > 0 { sample.notes.append("\(leftOut) blocks in long stretches without memory are not in the map.") }
   }
 
-  /// 0, or the number of the error.
-  private mutating func scan(_ area: BlockTally.Area, _ pagemap: Int32, _ tally: inout BlockTally) -> Int32 {
-    var position = UInt64(area.start)
-    let end = UInt64(area.end)
-    while position < end {
-      var walked = position
-      let count = regions.withUnsafeMutableBufferPointer {
-        hs_shim_pagemap_scan(pagemap, position, end, $0.baseAddress, $0.count, &walked)
-      }
-      if count == -Int(EINTR) { continue }
-      if count < 0 { return Int32(-count) }
-      for region in regions[0..<count] {
-        let isPresent = region.categories & UInt64(HS_SHIM_PAGE_IS_PRESENT) != 0
-        let isHuge = region.categories & UInt64(HS_SHIM_PAGE_IS_HUGE) != 0
-        tally.add(start: UInt(region.start), end: UInt(region.end), isHuge: isHuge && isPresent, isPresent: isPresent)
-      }
-      // Without a full buffer the walk is complete, whatever the last page was.
-      if count < regions.count || walked <= position { break }
-      position = walked
-    }
-    return 0
-  }
-
   /// Marks the blocks whose first page is anonymous and not backed by swap, in ascending order, until `bytes` of them are found: a
   /// block that was written again after MADV_FREE has these flags as well until reclaim comes by, but is not in the sum.
   ///
   /// False if the flags cannot be read.
-  private func markLazilyFree(_ tally: inout BlockTally, bytes: Int, _ pagemap: Int32) -> Bool {
+  private func markLazilyFree(_ tally: inout BlockTally, bytes: Int, _ scan: PagemapScan) -> Bool {
     let flags = open("\(reader.proc)/kpageflags", O_RDONLY | O_CLOEXEC)
     guard flags >= 0 else { return false }
     defer { close(flags) }
@@ -114,8 +82,7 @@ package struct ProcessWatchSource: WatchSource {
       guard left > 0 else { break }
       let block = tally.blocks[index]
       guard let first = block.firstPresent else { continue }
-      var entry: UInt64 = 0
-      guard pread(pagemap, &entry, 8, off_t(first >> 12) * 8) == 8 else { return false }
+      guard let entry = scan.entry(ofPageAt: first) else { return false }
       let number = entry & ((1 << 55) - 1)
       if entry >> 63 == 0 || number == 0 { continue }
       var word: UInt64 = 0

@@ -36,15 +36,15 @@ extension WatchDrawing {
     let nameWidth = max(min(width - 56, 60), 8)
     // Of a long path the end, which tells files apart.
     let cut = glyphs.isUnicode ? "…" : "<"
-    let short = { (bytes: Int) in WatchNumber.short(Double(bytes)) }
+    let short = { (bytes: Int) in HumanNumber.short(Double(bytes)) }
     var table = [["mapping", "anon", "huge", "coverage", "RSS", "LazyFree", "advice", "address"]]
     for mapping in shown {
       let figures = mapping.figures
-      let name = WatchCanvas.printable(mapping.name.isEmpty ? "anonymous" : mapping.name)
+      let name = WatchCanvas.printable(mapping.label)
       let advice = mapping.isAdvisedSmall ? "nohuge" : mapping.isAdvisedHuge ? "huge" : ""
       table.append([
         name.count <= nameWidth ? name : cut + name.suffix(nameWidth - 1), short(figures.anonymousBytes),
-        short(figures.hugeBytes), figures.coverage.map(WatchNumber.percent) ?? "-", short(figures.residentBytes),
+        short(figures.hugeBytes), HumanNumber.percent(figures.coverage), short(figures.residentBytes),
         short(figures.lazyFreeBytes), advice, String(mapping.start, radix: 16),
       ])
     }
@@ -53,7 +53,7 @@ extension WatchDrawing {
       for mapping in all.dropFirst(shown.count) { others += mapping.figures }
       table.append([
         "\(all.count - shown.count) others", short(others.anonymousBytes), short(others.hugeBytes),
-        others.coverage.map(WatchNumber.percent) ?? "-", short(others.residentBytes), short(others.lazyFreeBytes),
+        HumanNumber.percent(others.coverage), short(others.residentBytes), short(others.lazyFreeBytes),
       ])
     }
     put(table, rows: rows)
@@ -81,8 +81,8 @@ extension WatchDrawing {
       row += blocks.count + 2
     }
     let pace = display.pace
-    let seconds = WatchNumber.duration(ring.seconds(last: ring.capacity))
-    let looks = "\(ring.count) looks in \(seconds), \(WatchNumber.duration(Double(pace.cost) / 1e9)) of CPU time each"
+    let seconds = HumanNumber.duration(ring.seconds(last: ring.capacity))
+    let looks = "\(ring.count) looks in \(seconds), \(HumanNumber.duration(Double(pace.cost) / 1e9)) of CPU time each"
     for line in [looks] + notes where row < rows.upperBound {
       canvas.put(WatchCanvas.printable(line), row: row, column: 0)
       row += 1
@@ -111,11 +111,11 @@ extension WatchDrawing {
 
   private static func meaning(_ state: WatchBlockState) -> String {
     switch state {
-    case .full: "on a hugepage"
-    case .sparse: "less than half in memory; of a heap: a hugepage partly free"
+    case .full: "on a hugepage; of a heap: at least half in use"
+    case .sparse: "less than half in memory; of a heap: a hugepage less than half in use"
     case .empty: "never had memory"
     case .released: "had memory, and gave it back"
-    case .broken: "at least half in memory, on base pages"
+    case .broken: "on base pages, at least half in memory; of a heap: any"
     case .lazilyFree: "given to MADV_FREE, not taken yet"
     case .waiting: "free, to be released if it stays so"
     }

@@ -59,7 +59,7 @@ package struct WatchDrawing {
   private mutating func drawTitle() {
     guard let latest = ring.latest else { return }
     canvas.put(String(repeating: " ", count: width), row: 0, column: 0, .reversed)
-    let window = WatchNumber.duration(ring.seconds(last: shownLooks))
+    let window = HumanNumber.duration(ring.seconds(last: shownLooks))
     let isCurves = display.view == .curves && !display.isHelp
     let right = isCurves ? (width < 40 ? window : "last \(window)") : display.isHelp ? "help" : display.view.title
     let name = "\(WatchCanvas.printable(latest.name)) (\(latest.process))"
@@ -70,7 +70,7 @@ package struct WatchDrawing {
 
   private mutating func drawStatus() {
     let pace = display.pace
-    let interval = WatchNumber.duration(Double(pace.interval) / 1e9)
+    let interval = HumanNumber.duration(Double(pace.interval) / 1e9)
     var column = 0
     if display.isEnding {
       canvas.put("ending the program", row: bottom, column: 0, .reversed)
@@ -79,8 +79,8 @@ package struct WatchDrawing {
     if display.isPaused { column = canvas.put("PAUSED", row: bottom, column: 0, .reversed) + 1 }
     var text = "\(interval) "
     if pace.isLengthened {
-      let wanted = WatchNumber.duration(Double(pace.wanted) / 1e9)
-      let cost = WatchNumber.duration(Double(pace.cost) / 1e9)
+      let wanted = HumanNumber.duration(Double(pace.wanted) / 1e9)
+      let cost = HumanNumber.duration(Double(pace.cost) / 1e9)
       text = width < 70 ? "\(interval), slowed " : "\(interval), not \(wanted): a look takes \(cost) "
     }
     column = canvas.put(text, row: bottom, column: column, pace.isLengthened ? .bold : .plain)

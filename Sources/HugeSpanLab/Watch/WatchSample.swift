@@ -6,15 +6,15 @@
 
 /// What a pageblock is like.
 package enum WatchBlockState: String, Codable, CaseIterable, Sendable {
-  /// On a hugepage; of a heap: and wholly used.
+  /// On a hugepage; of a heap: and at least half in use.
   case full
-  /// Less than half in memory; of a heap: on a hugepage that is only partly used.
+  /// On base pages, less than half in memory; of a heap: on a hugepage of which less than half is in use.
   case sparse
   /// Nothing was ever in memory here.
   case empty
   /// Was in memory, and has been given back.
   case released
-  /// At least half in memory, on base pages.
+  /// At least half in memory, on base pages; of a heap: on base pages.
   case broken
   /// Given to MADV_FREE and not taken yet.
   case lazilyFree

@@ -1,44 +1,18 @@
-// Looks as lines of text and of JSON, and how numbers are written.
+// Looks as lines of text and of JSON.
 
 import Foundation
 
-/// Numbers for people.
+/// Values of quantities.
 package enum WatchNumber {
-  /// Bytes in at most five characters, `412M`.
-  package static func short(_ bytes: Double) -> String {
-    if bytes == 0 { return "0" }
-    var value = bytes / 1024
-    for unit in ["K", "M", "G", "T"] {
-      if value < 9.95 && unit != "K" { return String(format: "%.1f", value) + unit }
-      if value < 1000 { return "\(Int(value.rounded()))" + unit }
-      value /= 1024
-    }
-    return "\(Int(value.rounded()))P"
-  }
-
-  /// Bytes in mebibytes with one decimal.
-  package static func mebibytes(_ bytes: Double) -> String { String(format: "%.1f", bytes / 1_048_576) }
-
-  package static func percent(_ share: Double) -> String { String(format: "%.1f%%", 100 * share) }
-
   /// A value of a quantity, with its unit.
   package static func long(_ value: Double?, of quantity: WatchQuantity) -> String {
     guard let value else { return "-" }
-    return quantity.isShare ? percent(value) : mebibytes(value) + " MiB"
+    return quantity.isShare ? HumanNumber.percent(value) : HumanNumber.mebibytes(value) + " MiB"
   }
 
   package static func short(_ value: Double?, of quantity: WatchQuantity) -> String {
     guard let value else { return "-" }
-    return quantity.isShare ? "\(Int((100 * value).rounded()))%" : short(value)
-  }
-
-  /// A time in the largest unit that keeps it above 1.
-  package static func duration(_ seconds: Double) -> String {
-    if seconds < 1 { return "\(Int((seconds * 1000).rounded()))ms" }
-    if seconds < 10 && seconds != seconds.rounded() { return String(format: "%.1fs", seconds) }
-    if seconds < 120 { return "\(Int(seconds.rounded()))s" }
-    if seconds < 7200 { return "\(Int((seconds / 60).rounded()))m" }
-    return "\(Int((seconds / 3600).rounded()))h"
+    return quantity.isShare ? "\(Int((100 * value).rounded()))%" : HumanNumber.short(value)
   }
 }
 
@@ -60,11 +34,11 @@ package enum WatchPlain {
   }
 
   package static func line(_ sample: WatchSample, hasHeap: Bool) -> String {
-    func cell(_ bytes: Int?) -> String { bytes.map { WatchNumber.mebibytes(Double($0)) } ?? "-" }
+    func cell(_ bytes: Int?) -> String { bytes.map { HumanNumber.mebibytes($0) } ?? "-" }
     var cells = [String(format: "%.2f", sample.seconds)] + (hasHeap ? [cell(sample.usedBytes)] : [])
     cells += [
       cell(sample.residentBytes), cell(sample.chargedBytes), cell(sample.anonymousBytes), cell(sample.hugeBytes),
-      sample.coverage.map(WatchNumber.percent) ?? "-", cell(sample.lazyFreeBytes),
+      HumanNumber.percent(sample.coverage), cell(sample.lazyFreeBytes),
     ]
     let counts = sample.counts
     // Nothing to see is not the same as nothing there.

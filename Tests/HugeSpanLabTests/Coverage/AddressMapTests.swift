@@ -94,10 +94,10 @@ struct AddressMapTests {
     }
     let few = AddressMapText.text(
       [MappedBlocks(mapping: mapping, blocks: [block(0, huge: true), block(2, huge: false), block(1000, huge: true)])],
-      width: 80)
+      TableStyle(width: 80))
     #expect(few.contains("7f0000000000-7f4000000000 [anon:x]: # 2  o 1\n  #_o …997… #\n"), "\(few)")
     let many = AddressMapText.text(
-      [MappedBlocks(mapping: mapping, blocks: (0..<10_000).map { block($0, huge: true) })], width: 100)
+      [MappedBlocks(mapping: mapping, blocks: (0..<10_000).map { block($0, huge: true) })], TableStyle(width: 100))
     let rows = many.split(separator: "\n").filter { $0.hasPrefix("  #") }
     #expect(rows.count == 24 && rows.allSatisfy { $0.count <= 100 } && many.contains("more"))
   }

@@ -22,14 +22,14 @@ private func snapshot(_ bytes: [UInt8]) throws -> PublishedSnapshot {
 }
 
 private func block(
-  _ number: Int, used: Int, idle: Int, kind: UInt8 = BlockKindNumber.occupied, backing: Backing = .huge,
+  _ number: Int, used: Int, idle: Int, kind: UInt8 = BlockKind.occupied.rawValue, backing: Backing = .huge,
   cause: BackingCause = .none, broken: Bool = false
 ) -> PublishedBlock {
   var block = PublishedBlock()
   block.address = UInt64(0x7f00_0000_0000 + number << 21)
   block.used = UInt16(used)
   block.idle = UInt16(idle)
-  block.released = UInt16(kind == BlockKindNumber.absent ? 512 : 512 - used - idle)
+  block.released = UInt16(kind == BlockKind.absent.rawValue ? 512 : 512 - used - idle)
   block.kind = kind
   block.backing = backing.rawValue
   block.cause = cause.rawValue
@@ -51,7 +51,7 @@ private func priced() -> PublishedHeap {
 
 @Suite struct ASnapshot {
   @Test func isReadAsItWasWritten() throws {
-    let blocks = [block(0, used: 100, idle: 412), block(3, used: 0, idle: 0, kind: BlockKindNumber.absent)]
+    let blocks = [block(0, used: 100, idle: 412), block(3, used: 0, idle: 0, kind: BlockKind.absent.rawValue)]
     let read = try snapshot(page(priced(), [blocks[0], PublishedBlock(), blocks[1]]))
     #expect(read.blocks == blocks && read.heap.memoryPrice == 400)
   }
@@ -148,10 +148,10 @@ private func priced() -> PublishedHeap {
     blocks.append(block(21, used: 300, idle: 212, cause: .reinflated))
     blocks.append(block(22, used: 300, idle: 212, cause: .rebuilt))
     blocks.append(block(23, used: 300, idle: 212, backing: .unknown))
-    blocks.append(block(24, used: 0, idle: 512, kind: BlockKindNumber.free))
-    blocks.append(block(25, used: 0, idle: 0, kind: BlockKindNumber.absent))
+    blocks.append(block(24, used: 0, idle: 512, kind: BlockKind.freeResident.rawValue))
+    blocks.append(block(25, used: 0, idle: 0, kind: BlockKind.absent.rawValue))
     blocks[blocks.count - 1].flags = 16
-    blocks.append(block(26, used: 0, idle: 0, kind: BlockKindNumber.absent))
+    blocks.append(block(26, used: 0, idle: 0, kind: BlockKind.absent.rawValue))
     let explanation = explain(blocks)
     for (number, pair) in causes.enumerated() {
       #expect(explanation.reasons[pair.1.rawValue]?.usedBytes == (10 + number) << 12, "\(pair.1)")
@@ -169,7 +169,7 @@ private func priced() -> PublishedHeap {
   @Test func namesTheDearestBlocksFirst() throws {
     // Rent at price 400 is 0.42 us a page and second, and the tax is 2 us a page.
     let explanation = explain([
-      block(0, used: 0, idle: 512, kind: BlockKindNumber.free),
+      block(0, used: 0, idle: 512, kind: BlockKind.freeResident.rawValue),
       block(1, used: 500, idle: 0, backing: .split, broken: true),
       block(2, used: 500, idle: 12), block(3, used: 512, idle: 0),
     ])
@@ -179,7 +179,7 @@ private func priced() -> PublishedHeap {
   }
 
   @Test func saysUntilWhenAndForHowMuchItWaits() throws {
-    var first = block(0, used: 0, idle: 512, kind: BlockKindNumber.free)
+    var first = block(0, used: 0, idle: 512, kind: BlockKind.freeResident.rawValue)
     (first.step, first.price, first.wait) = (BlockForecast.Step.releaseWhole.rawValue, 100, 0.5)
     var second = first
     (second.address, second.price, second.wait) = (second.address + 1 << 21, 200, 2)
@@ -191,7 +191,7 @@ private func priced() -> PublishedHeap {
     #expect(waiting.firstSeconds == 0.5 && waiting.lastSeconds == 2 && waiting.meanPrice == 150)
     #expect(explanation.keptByTax.idleBytes == 12 << 12)
     let text = ExplanationText.text(explanation, TableStyle())
-    #expect(text.contains("500 ms") && text.contains("2.0 s") && text.contains("1 hugepage stay"))
+    #expect(text.contains("500ms") && text.contains("2s") && text.contains("1 hugepage stay"))
   }
 
   @Test func saysWhatTheNextScavengeWouldDo() {
@@ -201,7 +201,7 @@ private func priced() -> PublishedHeap {
     let text = ExplanationText.text(explain([], heap), TableStyle())
     #expect(
       text.contains(
-        "in 500 ms, releases 4.0 MiB, gives 2 whole blocks away, makes 1 block huge again, cures the phantom of 3 blocks"
+        "in 500ms, releases 4.0 MiB, gives 2 whole blocks away, makes 1 block huge again, cures the phantom of 3 blocks"
       ))
     heap.flags = 0
     heap.policy = 4

@@ -14,25 +14,20 @@ private func block(_ number: Int, _ change: (inout PublishedBlock) -> Void) -> P
 }
 
 @Suite struct ABlockOfAHeapThatIsWatched {
-  @Test func isWhatTheHeapSaysOfIt() {
-    let states: [(WatchBlockState, (inout PublishedBlock) -> Void)] = [
-      (.full, { ($0.kind, $0.used, $0.backing) = (2, 512, 1) }),
-      (.sparse, { ($0.kind, $0.used, $0.idle, $0.backing) = (2, 500, 12, 1) }),
-      (.broken, { ($0.kind, $0.used, $0.released, $0.flags) = (2, 500, 12, 1) }),
-      (.waiting, { ($0.kind, $0.idle) = (1, 512) }),
-      (.lazilyFree, { ($0.kind, $0.released, $0.lazy) = (1, 512, 512) }),
-      (.released, { ($0.kind, $0.released, $0.flags) = (0, 512, 16) }),
-      (.empty, { ($0.kind, $0.released) = (0, 512) }),
+  @Test func isWhatTheHeapSaysOfItsUseAndTheKernelOfItsPages() {
+    let occupied: (inout PublishedBlock) -> Void = { ($0.kind, $0.used, $0.idle) = (2, 300, 212) }
+    let cases: [(WatchBlockState, WatchBlockState, (inout PublishedBlock) -> Void)] = [
+      (.full, .full, occupied), (.full, .sparse, { ($0.kind, $0.used, $0.idle) = (2, 200, 312) }),
+      (.broken, .broken, occupied), (.sparse, .broken, occupied), (.empty, .empty, occupied),
+      (.released, .released, occupied), (.lazilyFree, .lazilyFree, occupied),
+      // Made huge again behind the heap's back.
+      (.full, .sparse, { ($0.kind, $0.used, $0.released, $0.flags) = (2, 20, 492, 1) }),
+      (.full, .waiting, { ($0.kind, $0.idle) = (1, 512) }),
+      (.full, .lazilyFree, { ($0.kind, $0.released, $0.lazy) = (1, 512, 512) }),
+      (.empty, .released, { ($0.kind, $0.released, $0.flags) = (0, 512, 16) }),
+      (.empty, .empty, { ($0.kind, $0.released) = (0, 512) }),
     ]
-    for (state, change) in states { #expect(block(0, change).watchState == state) }
-  }
-
-  @Test func isOnAHugepageOnlyByTheKernelsWord() {
-    #expect(WatchBlockState.full.corrected(by: .broken) == .broken)
-    #expect(WatchBlockState.broken.corrected(by: .full) == .full)
-    #expect(WatchBlockState.full.corrected(by: .empty) == .empty)
-    #expect(WatchBlockState.sparse.corrected(by: .full) == .sparse)
-    #expect(WatchBlockState.waiting.corrected(by: .full) == .waiting)
+    for (kernel, state, change) in cases { #expect(block(0, change).watchState(kernel: kernel) == state, "\(kernel)") }
   }
 
   @Test func isInTheMapAlsoWhereTheKernelHasNothing() {

@@ -207,6 +207,6 @@ struct WatchPaceAndKeysTests {
 
   @Test("short numbers have four characters at most", arguments: [0, 1, 999, 1 << 20, 10 << 20, 999 << 20, 123 << 30])
   func short(_ bytes: Int) {
-    #expect(WatchNumber.short(Double(bytes)).count <= 4)
+    #expect(HumanNumber.short(Double(bytes)).count <= 4)
   }
 }
