@@ -28,6 +28,7 @@ let reportCommand = Command(
     let results = try invocation.operands.map { path in
       NamedComparison(name: traceName(path), comparison: try readComparison(path))
     }
+    for path in invocation.operands { TextOutput.protect(path) }
     if invocation.text("json") == "-" && invocation.text("output") == "-" {
       throw invocation.usageError("--output - and --json - both want standard output")
     }

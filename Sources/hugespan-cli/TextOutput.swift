@@ -19,6 +19,32 @@ final class TextOutput {
     if file < 0 {
       throw CommandFailure("\(target): cannot be made: \(String(cString: strerror(errno)))", status: .usage)
     }
+    var about = stat()
+    guard target != "-", fstat(file, &about) == 0, about.st_mode & S_IFMT == S_IFREG else { return }
+    if !TextOutput.taken.insert(FileIdentity(about)).inserted {
+      close(file)
+      throw CommandFailure("\(target): is read or written by this command under another name", status: .usage)
+    }
+  }
+
+  /// A file, whatever it is called.
+  private struct FileIdentity: Hashable {
+    let device: dev_t
+    let number: ino_t
+
+    init(_ about: stat) {
+      device = about.st_dev
+      number = about.st_ino
+    }
+  }
+
+  /// What this command reads or writes. One command runs in a process, on one thread until its outputs are open.
+  nonisolated(unsafe) private static var taken: Set<FileIdentity> = []
+
+  /// The file at `path` is read, and no output may take its place.
+  static func protect(_ path: String) {
+    var about = stat()
+    if stat(path, &about) == 0 { taken.insert(FileIdentity(about)) }
   }
 
   deinit { if file != STDOUT_FILENO && file >= 0 { close(file) } }

@@ -82,7 +82,13 @@ struct WatchSession {
   private func waitForEnd(of program: WatchedProgram) -> ExitCode {
     while program.ended() == nil {
       var waiting = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
-      if poll(&waiting, 1, 200) > 0 { for signal in WatchSignals.read(from: signals) { passOn(signal) } }
+      guard poll(&waiting, 1, 200) > 0 else { continue }
+      for signal in WatchSignals.read(from: signals) {
+        passOn(signal)
+        if signal.number == SIGTSTP { stop() }
+        // A program that was stopped would not see its end.
+        if WatchSignals.ending.contains(signal.number) { program.resume() }
+      }
     }
     let name = title.isEmpty ? "\(program.name) (\(program.process))" : title
     switch program.ended() {
@@ -94,6 +100,12 @@ struct WatchSession {
       return ExitCode(status)
     case nil: return .success
     }
+  }
+
+  /// Stops this process, so that its shell has the terminal.
+  private func stop() {
+    // Not by SIGTSTP, which the kernel drops where no shell would notice.
+    kill(getpid(), SIGSTOP)
   }
 
   private func passOn(_ signal: WatchSignal) {
@@ -154,8 +166,7 @@ struct WatchSession {
     case SIGTSTP:
       terminal?.leave()
       passOn(signal)
-      // Not the signal itself, which the kernel drops where no shell would notice.
-      kill(getpid(), SIGSTOP)
+      stop()
     case SIGCONT:
       terminal?.enter()
       passOn(signal)

@@ -1,5 +1,6 @@
 // A program that watch started: kept from the screen, given our signals, ended when the user ends the view.
 
+import CHugeSpanShims
 import Glibc
 import HugeSpanLab
 import OptionTable
@@ -19,6 +20,8 @@ final class WatchedProgram {
   init(_ arguments: [String], output: Int32?, isAlone: Bool) throws {
     name = arguments[0]
     hasOwnGroup = isAlone
+    // What the program leaves behind when it is ended becomes ours to end.
+    hs_shim_adopt_orphans()
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
@@ -73,17 +76,41 @@ final class WatchedProgram {
     if ended() == nil && (hasOwnGroup || !signal.isFromKernel) { kill(target, signal.number) }
   }
 
-  /// Ends it: politely, and after three seconds not.
+  /// Lets it go on if it was stopped.
+  func resume() { if ended() == nil { kill(target, SIGCONT) } }
+
+  /// Ends it with all that it has started: politely, and after three seconds not.
   func end() {
     if ended() != nil { return }
-    kill(target, SIGTERM)
-    // One that is stopped would not notice.
-    kill(target, SIGCONT)
+    tell(SIGTERM)
     for _ in 0..<300 {
-      if ended() != nil { return }
+      if ended() != nil && orphans.isEmpty { return }
+      // Those that lose their parent meanwhile have not been told yet.
+      if ended() != nil { tell(SIGTERM) }
       usleep(10_000)
     }
-    kill(target, SIGKILL)
-    while ended() == nil { usleep(10_000) }
+    // One that the kernel does not let go cannot be waited for.
+    for _ in 0..<300 where ended() == nil || !orphans.isEmpty {
+      tell(SIGKILL)
+      usleep(10_000)
+    }
+  }
+
+  private func tell(_ signal: Int32) {
+    for each in (ended() == nil ? [target] : []) + orphans {
+      kill(each, signal)
+      // One that is stopped would not notice.
+      kill(each, SIGCONT)
+    }
+  }
+
+  /// Descendants of the program whose parents have ended: this process' own children besides the program.
+  private var orphans: [pid_t] {
+    var status: Int32 = 0
+    let children = contents(ofFile: "/proc/self/task/\(getpid())/children") ?? ""
+    return children.split(separator: " ").compactMap { pid_t($0) }.filter { child in
+      // One that has ended is taken note of, and gone.
+      child != process && waitpid(child, &status, WNOHANG) == 0
+    }
   }
 }

@@ -255,6 +255,9 @@ static inline void hs_shim_pause(void) {
 // Asks for SIGKILL when the thread that started this process ends: a measuring child never outlives its parent.
 static inline void hs_shim_die_with_parent(void) { (void)prctl(PR_SET_PDEATHSIG, SIGKILL); }
 
+// From now on descendants whose parents end become children of this process.
+static inline void hs_shim_adopt_orphans(void) { (void)prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
 // What prctl(PR_GET_THP_DISABLE) says of this process: 0, 1, from Linux 6.18 on also 3 (except advised memory); minus errno.
 static inline int hs_shim_hugepages_disabled(void) {
   int value = prctl(42, 0, 0, 0, 0);

@@ -105,7 +105,17 @@ package struct CoverageReader: Sendable {
     return text.split(separator: "\n").compactMap { Int($0) }.sorted()
   }
 
-  private func name(of process: Int) -> String? {
+  /// How many processes are in the group at `path` besides one; nil if that cannot be read.
+  func others(inGroup path: String) -> Int? {
+    contents(ofFile: path + "/cgroup.procs").map { max(0, $0.split(separator: "\n").count - 1) }
+  }
+
+  /// Children of `process`, where the kernel lists them.
+  func children(of process: Int) -> [Int] {
+    contents(ofFile: "\(proc)/\(process)/task/\(process)/children")?.split(separator: " ").compactMap { Int($0) } ?? []
+  }
+
+  func name(of process: Int) -> String? {
     contents(ofFile: "\(proc)/\(process)/comm").map { text in
       var text = text
       if text.hasSuffix("\n") { text.removeLast() }

@@ -12,8 +12,8 @@ import HugeSpanCore
 package enum PageError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The process cannot be looked at.
   case process(CoverageError)
-  /// It publishes nothing.
-  case noPage(Int, name: String)
+  /// It publishes nothing; and its child that does, if there is one.
+  case noPage(Int, name: String, child: Int?)
   /// There is a page, and it cannot be opened.
   case notAllowed(Int, name: String)
   case unreadable(Int, name: String, SnapshotError)
@@ -23,7 +23,9 @@ package enum PageError: Error, Equatable, Sendable, CustomStringConvertible {
   package var description: String {
     switch self {
     case .process(let error): "\(error)"
-    case .noPage(let process, let name):
+    case .noPage(let process, let name, let child?):
+      "\(process) (\(name)): publishes no statistics page; its child \(child) does"
+    case .noPage(let process, let name, nil):
       """
       \(process) (\(name)): publishes no statistics page; start it by 'hugespan run', with page:on in HUGESPAN_CONF, or call \
       hs_page_open ('hugespan coverage' shows any process)
@@ -85,7 +87,13 @@ package final class PageReader {
     if !files.isEmpty { return }
     if refused { throw .notAllowed(process, name: name) }
     do throws(CoverageError) { _ = try coverage.look(at: process, mappings: false) } catch { throw .process(error) }
-    throw .noPage(process, name: name)
+    throw .noPage(process, name: name, child: coverage.children(of: process).first { hasPage($0) })
+  }
+
+  /// Whether a process maps a page, as the name of a mapping says.
+  private func hasPage(_ process: Int) -> Bool {
+    contents(ofFile: String(directory.dropLast("\(self.process)".count)) + "\(process)/maps")?
+      .contains(PageReader.fileName) ?? false
   }
 
   private func link(_ path: String) -> String? {
@@ -117,7 +125,7 @@ package final class PageReader {
       if isStill(each.file, each.path) { result.append(snapshot) }
     }
     if access(directory, F_OK) != 0 { throw .process(.ended(process, name: name)) }
-    if result.isEmpty { throw .noPage(process, name: name) }
+    if result.isEmpty { throw .noPage(process, name: name, child: nil) }
     return result.sorted { $0.heap.heapNumber < $1.heap.heapNumber }
   }
 

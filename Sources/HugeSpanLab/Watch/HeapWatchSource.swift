@@ -11,6 +11,7 @@ package struct HeapWatchSource: WatchSource {
   private var kernel: ProcessWatchSource
   private let process: Int
   private var reader: PageReader?
+  private var child: Int?
   /// Looks until the page is looked for again.
   private var pause = 0
 
@@ -24,8 +25,16 @@ package struct HeapWatchSource: WatchSource {
 
   package mutating func look(mappings: Bool) throws(CoverageError) -> WatchSample {
     var sample = try kernel.look(mappings: mappings)
-    if pause == 0 { reader = try? PageReader(process: process) }
+    if pause == 0 {
+      child = nil
+      do throws(PageError) { reader = try PageReader(process: process) } catch {
+        reader = nil
+        // A launcher: the heap is its program's.
+        if case .noPage(_, _, let found) = error { child = found }
+      }
+    }
     pause = (pause + 1) % HeapWatchSource.looksPerSearch
+    if let child { sample.notes.append("Its child \(child) is on a heap: hugespan watch \(child).") }
     guard let heaps = try? reader?.read() else {
       reader = nil
       return sample

@@ -22,7 +22,8 @@ package struct ProcessWatchSource: WatchSource {
   }
 
   package mutating func look(mappings: Bool) throws(CoverageError) -> WatchSample {
-    let coverage = try reader.look(at: process, mappings: mappings)
+    var coverage = try reader.look(at: process, mappings: mappings)
+    if mappings { reader.guessNames(of: process, &coverage.mappings) }
     if reader.statField(.start, of: process) != begin { throw .ended(process, name: coverage.name) }
     var sample = WatchSample(process: process, name: coverage.name)
     sample.residentBytes = coverage.total.residentBytes
@@ -33,6 +34,9 @@ package struct ProcessWatchSource: WatchSource {
     sample.swappedBytes = coverage.total.swappedBytes
     sample.mappings = coverage.largest
     if coverage.isDisabled == true { sample.notes.append("The process gets no hugepages (PR_SET_THP_DISABLE).") }
+    if let group = coverage.group, let others = reader.others(inGroup: group), others > 0 {
+      sample.notes.append("Charged is the memory group, with \(others) other \(others == 1 ? "process" : "processes").")
+    }
     try lookAtBlocks(&sample)
     return sample
   }

@@ -306,7 +306,7 @@ private final class PublishingHeap {
     process.arguments = ["30"]
     try process.run()
     let number = Int(process.processIdentifier)
-    #expect(throws: PageError.noPage(number, name: "sleep")) { try PageReader(process: number) }
+    #expect(throws: PageError.noPage(number, name: "sleep", child: nil)) { try PageReader(process: number) }
     kill(process.processIdentifier, SIGKILL)
     process.waitUntilExit()
     #expect(throws: PageError.process(.noProcess(number))) { try PageReader(process: number) }
