@@ -165,6 +165,8 @@ private func statistics(_ json: inout JSONText) {
   json.field("cures", UInt64(now.cures))
   json.field("collapses", UInt64(now.collapses))
   json.field("rebuiltBlocks", UInt64(now.rebuiltBlocks))
+  json.field("lostBlocks", UInt64(now.lostBlocks))
+  json.field("reinflatedBlocks", UInt64(now.reinflatedBlocks))
   json.field("releaseCalls", UInt64(now.releaseCalls))
   json.field("releaseRanges", UInt64(now.releaseRanges))
   json.field("releaseFailures", UInt64(now.releaseFailures))

@@ -61,6 +61,21 @@ private func results(_ folder: TemporaryFolder) throws -> (json: String, page: S
 
 @Suite("hugespan report, as it is typed", .serialized)
 struct ReportCommandTests {
+  @Test("one file is not written by two options, nor over what is read")
+  func sameFiles() throws {
+    let folder = try TemporaryFolder()
+    let (result, _) = try results(folder)
+    let before = try Data(contentsOf: URL(fileURLWithPath: result))
+    let over = try hugespan(
+      "report", result, "-o", folder.path + "/../" + (folder.path as NSString).lastPathComponent + "/result.json")
+    #expect(over.status == 64 && over.errors.contains("is read or written by this command"), "\(over)")
+    #expect(try Data(contentsOf: URL(fileURLWithPath: result)) == before)
+    let both = try hugespan(
+      "compare", folder.path + "/small.hstrace", "--policy", "never", "--strategy", "keep", "--json",
+      folder.path + "/both", "--html", folder.path + "/both")
+    #expect(both.status == 64, "\(both)")
+  }
+
   @Test("what the page shows is to be had as JSON, without a page")
   func json() throws {
     let folder = try TemporaryFolder()

@@ -260,6 +260,44 @@ struct WatchLinesTests {
     #expect(kept.status == 0 && kept.output.contains("RSS"), "\(kept)")
   }
 
+  @Test("what a program has started is ended with it", arguments: [[], ["setsid"]])
+  func descendants(prefix: [String]) throws {
+    // A number that no other sleep has.
+    let seconds = "\(100_000 + Int(getpid()) % 50_000 + prefix.count * 50_000)"
+    let outcome = try hugespan(
+      ["watch", "--plain", "--count", "2", "--interval", "50ms", "--"] + prefix + [
+        "sh", "-c", "sleep \(seconds); true",
+      ])
+    #expect(outcome.status == 0, "\(outcome)")
+    for process in CoverageReader().processes() {
+      #expect(contents(ofFile: "/proc/\(process)/cmdline") != "sleep\0\(seconds)\0", "\(process) is left")
+    }
+  }
+
+  @Test("a signal that was ignored from the beginning stays ignored")
+  func nohup() throws {
+    let errors = Pipe()
+    let child = Process()
+    child.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    child.arguments = ["nohup", hugespanPath, "watch", "--plain", "--interval", "20ms", "\(getpid())"]
+    child.standardInput = FileHandle.nullDevice
+    let output = Pipe()
+    child.standardOutput = output
+    child.standardError = errors
+    try child.run()
+    defer {
+      kill(child.processIdentifier, SIGKILL)
+      child.waitUntilExit()
+    }
+    func lines(_ count: Int) {
+      var seen = 0; while seen < count { seen += output.fileHandleForReading.availableData.count { $0 == 10 } }
+    }
+    lines(3)
+    kill(child.processIdentifier, SIGHUP)
+    lines(3)
+    #expect(child.isRunning)
+  }
+
   @Test(
     "what is wrong is one line that names it",
     arguments: [

@@ -42,6 +42,8 @@ package struct HeapReport: Decodable, Sendable {
     package var pagesReleased: Int
     package var pagesRefaulted: Int
     package var splits: Int
+    /// Broken blocks that the kernel made huge again, with what had been released of them.
+    package var reinflatedBlocks: Int
     package var releaseCalls: Int
     package var releaseFailures: Int
     package var releaseSeconds: Double
@@ -153,6 +155,7 @@ package struct HeapRunResult: Sendable {
       rows += [
         ("released", bytesText(report.heap.pagesReleased << 12)),
         ("refaulted", bytesText(report.heap.pagesRefaulted << 12)), ("hugepages split", "\(report.heap.splits)"),
+        ("made huge again by the kernel", "\(report.heap.reinflatedBlocks)"),
         ("release calls", "\(report.heap.releaseCalls)"),
         ("longest release", decimal(report.heap.longestReleaseSeconds * 1000, 2) + " ms"),
         ("spans allocated", "\(report.heap.allocations)"),
