@@ -108,6 +108,7 @@ let package = Package(
     // Tests.
     .target(
       name: "TestKernels", dependencies: ["HugeSpanCore", "CHugeSpanShims"], path: "Tests/TestKernels"),
+    .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(
       name: "HugeSpanCoreTests",
       dependencies: ["HugeSpanCore", "CHugeSpanShims", "HugeSpanLab", "TestKernels", "discard-verdicts"]),
@@ -119,10 +120,12 @@ let package = Package(
       swiftSettings: tests),
     .testTarget(name: "OptionTableTests", dependencies: ["OptionTable"], swiftSettings: tests),
     .testTarget(
-      name: "HugeSpanLabTests", dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat", "TestKernels"],
+      name: "HugeSpanLabTests",
+      dependencies: ["HugeSpanLab", "HugeSpanCore", "TraceFormat", "TestKernels", "TestSupport"],
       swiftSettings: tests),
     .testTarget(
       name: "CommandTests",
-      dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "hugespan-cli"], swiftSettings: tests),
+      dependencies: ["HugeSpanLab", "HugeSpanCore", "OptionTable", "TraceFormat", "TestSupport", "hugespan-cli"],
+      swiftSettings: tests),
   ]
 )

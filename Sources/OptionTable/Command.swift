@@ -86,15 +86,15 @@ package struct Operand: Sendable {
   }
 
   /// The word in the usage line, in capitals.
-  package var placeholder: String
+  package var valueName: String
   package var help: String
   package var arity: Arity
   /// Completed as a file name by the shell.
   package var isFile: Bool
 
   /// Creates an operand; by default exactly one file.
-  package init(_ placeholder: String, help: String, arity: Arity = .one, isFile: Bool = true) {
-    self.placeholder = placeholder
+  package init(_ valueName: String, help: String, arity: Arity = .one, isFile: Bool = true) {
+    self.valueName = valueName
     self.help = help
     self.arity = arity
     self.isFile = isFile

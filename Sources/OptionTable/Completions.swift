@@ -36,7 +36,7 @@ private func bashScript(_ root: Command) -> String {
       command.subcommands.filter { !$0.isHidden }.map(\.name) + visibleOptions(command).map { "--" + $0.name }
     let files = command.operands.contains { $0.isFile } ? " files=1" : ""
     words += "    '\(path)') words='\(names.joined(separator: " "))'\(files) ;;\n"
-    for option in command.options where !option.isHidden && option.value.placeholder != nil {
+    for option in command.options where !option.isHidden && option.value.valueName != nil {
       var patterns = "'\(path) --\(option.name)'"
       if let short = option.short { patterns += "|'\(path) -\(short)'" }
       let known = option.value.knownValues.map(\.name)
@@ -90,7 +90,7 @@ private func fishScript(_ root: Command) -> String {
     for option in visibleOptions(command) {
       var line = "complete -c \(root.name)\(test) -l \(option.name)"
       if let short = option.short { line += " -s \(short)" }
-      if option.value.placeholder != nil { line += " -r" }
+      if option.value.valueName != nil { line += " -r" }
       let known = option.value.knownValues.map(\.name)
       if !known.isEmpty { line += " -a '\(known.joined(separator: " "))'" }
       if case .file = option.value { line += " -F" }

@@ -16,7 +16,7 @@ package func helpText(of command: Command, commandPath: String) -> String {
   }
   if !command.operands.isEmpty {
     text += "\nOperands:\n"
-    for operand in command.operands { text += entry(operand.placeholder, operand.help) }
+    for operand in command.operands { text += entry(operand.valueName, operand.help) }
   }
   text += "\nOptions:\n"
   for option in command.options.filter({ !$0.isHidden }) + [CommonOption.help, CommonOption.version] {
@@ -39,10 +39,10 @@ func usageLine(of command: Command, commandPath: String) -> String {
   if command.endsOptionsAtFirstOperand { words.append("--") }
   for operand in command.operands {
     switch operand.arity {
-    case .one: words.append(operand.placeholder)
-    case .optional: words.append("[\(operand.placeholder)]")
-    case .any: words.append("[\(operand.placeholder)...]")
-    case .oneOrMore: words.append("\(operand.placeholder)...")
+    case .one: words.append(operand.valueName)
+    case .optional: words.append("[\(operand.valueName)]")
+    case .any: words.append("[\(operand.valueName)...]")
+    case .oneOrMore: words.append("\(operand.valueName)...")
     }
   }
   return words.joined(separator: " ")
@@ -50,7 +50,7 @@ func usageLine(of command: Command, commandPath: String) -> String {
 
 /// `-n, --count N`.
 func spelling(of option: Option) -> String {
-  let long = "--" + option.name + (option.value.placeholder.map { " " + $0 } ?? "")
+  let long = "--" + option.name + (option.value.valueName.map { " " + $0 } ?? "")
   return option.short.map { "-\($0), " + long } ?? long
 }
 

@@ -30,7 +30,7 @@ private func section(of command: Command, path: String, level: Int) -> String {
   }
   if !command.operands.isEmpty {
     text += "\n| operand | meaning |\n| --- | --- |\n"
-    for operand in command.operands { text += "| `\(operand.placeholder)` | \(cell(operand.help)) |\n" }
+    for operand in command.operands { text += "| `\(operand.valueName)` | \(cell(operand.help)) |\n" }
   }
   let options = command.options.filter { !$0.isHidden }
   if !options.isEmpty {

@@ -114,7 +114,7 @@ private func next(
   _ rest: inout ArraySlice<String>, for option: Option, written: String, _ invocation: Invocation
 ) throws(UsageError) -> String {
   guard let value = rest.first, !(value.hasPrefix("--") || (value.hasPrefix("-") && value != "-")) || isNegative(value)
-  else { throw invocation.usageError("\(written) needs a value: \(written) \(option.value.placeholder ?? "")") }
+  else { throw invocation.usageError("\(written) needs a value: \(written) \(option.value.valueName ?? "")") }
   rest = rest.dropFirst()
   return value
 }
@@ -124,7 +124,7 @@ private func isNegative(_ word: String) -> Bool { word.hasPrefix("-") && Double(
 private func store(
   _ value: String, for option: Option, written: String, _ invocation: inout Invocation
 ) throws(UsageError) {
-  if option.value.placeholder != nil, let complaint = option.value.complaint(about: value) {
+  if option.value.valueName != nil, let complaint = option.value.complaint(about: value) {
     throw invocation.usageError("\(written): \(complaint)")
   }
   if !option.isRepeatable, let earlier = invocation.values[option.name], earlier != [value] {
@@ -143,7 +143,7 @@ private func checkOperands(of invocation: Invocation) throws(UsageError) {
   if invocation.operands.count < least {
     let missing = invocation.command.operands.filter { $0.arity == .one || $0.arity == .oneOrMore }
     throw invocation.usageError(
-      "missing \(missing[invocation.operands.count].placeholder): \(missing[invocation.operands.count].help)")
+      "missing \(missing[invocation.operands.count].valueName): \(missing[invocation.operands.count].help)")
   }
   if !isOpen, invocation.operands.count > invocation.command.operands.count {
     throw invocation.usageError("unexpected '\(invocation.operands[invocation.command.operands.count])'")

@@ -18,30 +18,30 @@ package enum ValueType: Sendable {
   /// Nothing: the option is there or it is not.
   case flag
   /// Any text. `check` returns a complaint (such as "unknown policy; known are …") or nil; `known` feeds help and completions.
-  case text(_ placeholder: String, known: [Choice] = [], check: (@Sendable (String) -> String?)? = nil)
+  case text(_ valueName: String, known: [Choice] = [], check: (@Sendable (String) -> String?)? = nil)
   /// A file name. `-` is for the command to interpret.
-  case file(_ placeholder: String = "FILE")
+  case file(_ valueName: String = "FILE")
   /// A whole number within bounds.
-  case count(_ placeholder: String = "N", in: ClosedRange<Int> = 0...Int.max)
+  case count(_ valueName: String = "N", in: ClosedRange<Int> = 0...Int.max)
   /// A decimal number within bounds.
-  case number(_ placeholder: String = "X", in: ClosedRange<Double> = 0...Double.greatestFiniteMagnitude)
+  case number(_ valueName: String = "X", in: ClosedRange<Double> = 0...Double.greatestFiniteMagnitude)
   /// Bytes: `4096`, `64KiB`, `2M`, `1.5GiB`.
-  case size(_ placeholder: String = "SIZE")
+  case size(_ valueName: String = "SIZE")
   /// A time: `250us`, `100ms`, `10s`, `2m`, `1h`. Kept in nanoseconds.
-  case duration(_ placeholder: String = "TIME")
+  case duration(_ valueName: String = "TIME")
   /// A duration, or the word `off`, which reads as 0.
-  case durationOrOff(_ placeholder: String = "TIME")
+  case durationOrOff(_ valueName: String = "TIME")
   /// One of these words.
   case choice([Choice])
 
   /// The word for the value in help texts; nil for a flag.
-  package var placeholder: String? {
+  package var valueName: String? {
     switch self {
     case .flag: nil
-    case .text(let placeholder, _, _), .file(let placeholder), .count(let placeholder, _),
-      .number(let placeholder, _), .size(let placeholder), .duration(let placeholder):
-      placeholder
-    case .durationOrOff(let placeholder): placeholder + "|off"
+    case .text(let valueName, _, _), .file(let valueName), .count(let valueName, _),
+      .number(let valueName, _), .size(let valueName), .duration(let valueName):
+      valueName
+    case .durationOrOff(let valueName): valueName + "|off"
     case .choice(let choices): choices.map(\.name).joined(separator: "|")
     }
   }

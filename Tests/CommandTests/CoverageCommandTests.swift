@@ -2,31 +2,17 @@
 
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
 
 @Suite("hugespan coverage, as it is typed")
 struct CoverageCommandTests {
-  private func sleeper() throws -> Process {
-    let child = Process()
-    child.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    child.arguments = ["60"]
-    try child.run()
-    usleep(100_000)
-    return child
-  }
-
-  /// Not by SIGTERM, which a thread of the test runner may have handed on as blocked.
-  private func end(_ child: Process) {
-    kill(child.processIdentifier, SIGKILL)
-    child.waitUntilExit()
-  }
-
   @Test("one process is a table of its mappings, or JSON")
   func one() throws {
-    let child = try sleeper()
-    defer { end(child) }
+    let child = try Sleeper()
+    defer { child.end() }
     let outcome = try hugespan("coverage", "\(child.processIdentifier)")
     #expect(outcome.status == 0 && outcome.errors.isEmpty)
     #expect(outcome.output.contains("sleep (\(child.processIdentifier))") && outcome.output.contains("all mappings"))
@@ -49,12 +35,9 @@ struct CoverageCommandTests {
     let path = folder.path + "/narrow"
     try #require(Data(base64Encoded: Self.narrowProgram)).write(to: URL(fileURLWithPath: path))
     chmod(path, 0o755)
-    let child = Process()
-    child.executableURL = URL(fileURLWithPath: path)
     // A kernel without 32-bit programs refuses to start it.
-    guard (try? child.run()) != nil else { return }
-    defer { end(child) }
-    usleep(200_000)
+    guard let child = try? Sleeper(path, []) else { return }
+    defer { child.end() }
     if !child.isRunning { return }
     let json = try hugespan("coverage", "\(child.processIdentifier)", "--map", "--json", "-")
     let record = try JSONDecoder().decode(CoverageRecord.self, from: Data(json.output.utf8))
@@ -72,8 +55,8 @@ struct CoverageCommandTests {
 
   @Test("a map shows the pageblocks of the mappings, for people and for programs")
   func map() throws {
-    let child = try sleeper()
-    defer { end(child) }
+    let child = try Sleeper()
+    defer { child.end() }
     let outcome = try hugespan("coverage", "\(child.processIdentifier)", "--map")
     #expect(outcome.status == 0 && outcome.output.contains("# on a hugepage"), "\(outcome)")
     let json = try hugespan("coverage", "\(child.processIdentifier)", "--map", "--json", "-")
@@ -89,14 +72,15 @@ struct CoverageCommandTests {
 
   @Test("a series has a line for each look, and ends with its process")
   func series() throws {
-    let child = try sleeper()
+    let child = try Sleeper()
+    defer { child.end() }
     let outcome = try hugespan(
       "coverage", "\(child.processIdentifier)", "--interval", "20ms", "--count", "5", "--csv")
     #expect(outcome.status == 0 && outcome.output.split(separator: "\n").count == 6, "\(outcome)")
     let output = Pipe()
     let watcher = try start(["coverage", "\(child.processIdentifier)", "--interval", "20ms"], output: output)
     usleep(300_000)
-    end(child)
+    child.end()
     // To its end: that is the watcher's.
     let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     watcher.waitUntilExit()
@@ -105,8 +89,8 @@ struct CoverageCommandTests {
 
   @Test("all processes are a line each, and one that is no more is passed over")
   func all() throws {
-    let child = try sleeper()
-    defer { end(child) }
+    let child = try Sleeper()
+    defer { child.end() }
     let outcome = try hugespan("coverage", "--all")
     #expect(outcome.status == 0 && outcome.output.contains("processes"))
     #expect(outcome.output.split(separator: "\n").contains { $0.hasPrefix("\(child.processIdentifier) ") })

@@ -1,6 +1,7 @@
 // `hugespan doctor`, as it is typed.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab

@@ -3,6 +3,7 @@
 import Foundation
 import Glibc
 import HugeSpanCore
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
@@ -31,16 +32,13 @@ struct ExplainCommandTests {
 
   @Test("who publishes nothing, is not there, or is many gets one line and a status")
   func refuses() throws {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    process.arguments = ["30"]
-    try process.run()
-    let number = process.processIdentifier
+    let process = try Sleeper()
+    defer { process.end() }
+    let number = process.number
     let none = try hugespan("explain", "\(number)")
     #expect(none.status == 66 && none.output.isEmpty && none.errors.contains("publishes no statistics page"))
     #expect(none.errors.filter { $0 == "\n" }.count == 1)
-    kill(process.processIdentifier, SIGKILL)
-    process.waitUntilExit()
+    process.end()
     let gone = try hugespan("explain", "\(number)")
     #expect(gone.status == 66 && gone.errors.contains("there is no such process"))
     #expect(try hugespan("explain", "no-such-name").status == 66)

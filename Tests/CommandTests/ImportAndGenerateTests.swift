@@ -1,6 +1,7 @@
 // Logs in and traces out by the command line: kinds told by the first line, and pathologies by name.
 
 import Foundation
+import TestSupport
 import Testing
 import TraceFormat
 

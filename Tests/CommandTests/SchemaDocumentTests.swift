@@ -3,6 +3,7 @@
 import Foundation
 import Glibc
 import HugeSpanCore
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab

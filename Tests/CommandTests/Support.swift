@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 import TraceFormat
 
@@ -36,8 +37,8 @@ func hugespan(_ arguments: String...) throws -> CommandOutcome { try hugespan(ar
 func hugespan(_ arguments: [String]) throws -> CommandOutcome {
   let folder = try TemporaryFolder()
   // Files rather than pipes: nobody has to read while the command writes.
-  FileManager.default.createFile(atPath: folder.path + "/out", contents: nil)
-  FileManager.default.createFile(atPath: folder.path + "/err", contents: nil)
+  _ = FileManager.default.createFile(atPath: folder.path + "/out", contents: nil)
+  _ = FileManager.default.createFile(atPath: folder.path + "/err", contents: nil)
   let process = Process()
   process.executableURL = URL(fileURLWithPath: hugespanPath)
   process.arguments = arguments
@@ -49,18 +50,6 @@ func hugespan(_ arguments: [String]) throws -> CommandOutcome {
   return CommandOutcome(
     status: process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus,
     output: contents(ofFile: folder.path + "/out") ?? "", errors: contents(ofFile: folder.path + "/err") ?? "")
-}
-
-/// A folder that is removed when the value goes.
-final class TemporaryFolder {
-  let path: String
-
-  init() throws {
-    path = NSTemporaryDirectory() + "hugespan-test-\(UUID().uuidString)"
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
 /// Writes a trace of `events` into `folder`.

@@ -1,6 +1,7 @@
 // `hugespan tune`, and runs on the simulated kernel, as they are typed.
 
 import Foundation
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab

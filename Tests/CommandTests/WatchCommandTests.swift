@@ -2,30 +2,10 @@
 
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
-
-/// A process to watch that does nothing, ended with the value.
-private final class Sleeper {
-  let process = Process()
-  var number: String { "\(process.processIdentifier)" }
-
-  init() throws {
-    process.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    process.arguments = ["120"]
-    try process.run()
-    // Until it is the other program.
-    #expect(wait { contents(ofFile: "/proc/\(self.number)/comm") == "sleep\n" })
-  }
-
-  func end() {
-    kill(process.processIdentifier, SIGKILL)
-    process.waitUntilExit()
-  }
-
-  deinit { if process.isRunning { end() } }
-}
 
 /// The whole screen is there: a title at the top, keys at the bottom, and nothing beyond the edges.
 private func isWhole(_ screen: ScreenModel, _ width: Int, _ height: Int) -> Bool {
@@ -42,7 +22,7 @@ struct WatchTerminalTests {
   private func watch(
     _ sleeper: Sleeper, _ more: [String] = [], width: Int = 80, height: Int = 24, environment: [String: String] = [:]
   ) throws -> PseudoTerminal {
-    let arguments = ["watch", sleeper.number, "--interval", "50ms"] + more
+    let arguments = ["watch", "\(sleeper.number)", "--interval", "50ms"] + more
     return try PseudoTerminal(arguments, width: width, height: height, environment: environment)
   }
 
@@ -50,6 +30,7 @@ struct WatchTerminalTests {
     "every view fits the screen, and q gives the terminal back as it was", arguments: [(80, 24), (20, 8), (200, 60)])
   func sizes(width: Int, height: Int) throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let terminal = try watch(sleeper, width: width, height: height)
     #expect(terminal.wait { isWhole($0, width, height) && $0.text.contains("RSS") }, "\(terminal.screen)")
     #expect(terminal.isRaw && terminal.screen.isAlternate && !terminal.screen.isCursorShown)
@@ -63,14 +44,15 @@ struct WatchTerminalTests {
     #expect(terminal.wait { isWhole($0, width, height) && $0.line(0).hasSuffix("help ") })
     terminal.press("vq")
     #expect(terminal.waitForEnd() == 0 && terminal.isRestored && terminal.screen.unknown.isEmpty)
-    #expect(sleeper.process.isRunning, "a program that watch did not start goes on")
+    #expect(sleeper.isRunning, "a program that watch did not start goes on")
   }
 
   @Test("a screen that changes its size is filled again")
   func resized() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     // So long that no look comes to fill it.
-    let terminal = try PseudoTerminal(["watch", sleeper.number, "--interval", "1m"], width: 80, height: 24)
+    let terminal = try PseudoTerminal(["watch", "\(sleeper.number)", "--interval", "1m"], width: 80, height: 24)
     #expect(terminal.wait { isWhole($0, 80, 24) })
     for (width, height) in [(20, 8), (200, 60), (33, 11)] {
       terminal.resize(width: width, height: height)
@@ -83,6 +65,7 @@ struct WatchTerminalTests {
   @Test("a pause stands still while looks go on, and the view goes on after it")
   func pause() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let folder = try TemporaryFolder()
     let file = folder.path + "/looks.jsonl"
     let terminal = try watch(sleeper, ["--json", file])
@@ -107,8 +90,9 @@ struct WatchTerminalTests {
   @Test("+ and - change the interval")
   func interval() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     // Long, so that no machine is too slow for it.
-    let terminal = try PseudoTerminal(["watch", sleeper.number, "--interval", "5s"], width: 80, height: 24)
+    let terminal = try PseudoTerminal(["watch", "\(sleeper.number)", "--interval", "5s"], width: 80, height: 24)
     #expect(terminal.wait { $0.line(23).hasPrefix("5s ") })
     terminal.press("+")
     #expect(terminal.wait { $0.line(23).hasPrefix("10s ") })
@@ -126,15 +110,17 @@ struct WatchTerminalTests {
     // The sanitizer has its own way with faults.
     if signal == SIGSEGV && hasAddressSanitizer { return }
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let terminal = try watch(sleeper)
     #expect(terminal.wait { isWhole($0, 80, 24) })
     if signal == SIGINT { terminal.press("\u{3}") } else { kill(terminal.process, signal) }
-    #expect(terminal.waitForEnd() == -signal && terminal.isRestored && sleeper.process.isRunning)
+    #expect(terminal.waitForEnd() == -signal && terminal.isRestored && sleeper.isRunning)
   }
 
   @Test("stopped it gives the terminal back, and takes it again when it goes on")
   func stopped() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let terminal = try watch(sleeper)
     #expect(terminal.wait { isWhole($0, 80, 24) })
     let clearings = terminal.screen.clearings
@@ -150,6 +136,7 @@ struct WatchTerminalTests {
   @Test("a process that ends while it is watched is one line, and no failure")
   func ended() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let terminal = try watch(sleeper)
     #expect(terminal.wait { isWhole($0, 80, 24) })
     sleeper.end()
@@ -160,6 +147,7 @@ struct WatchTerminalTests {
   @Test("a failure restores the terminal before it is told")
   func failure() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let terminal = try watch(sleeper, ["--json", "/dev/full"])
     #expect(terminal.waitForEnd() == 69 && terminal.isRestored && terminal.screen.clearings > 0)
     #expect(terminal.screen.outside.hasPrefix("hugespan: /dev/full: cannot be written"), "\(terminal.screen.outside)")
@@ -204,6 +192,7 @@ struct WatchTerminalTests {
   @Test("the environment decides over characters and colours")
   func environment() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let colours = try watch(sleeper)
     #expect(colours.wait { isWhole($0, 80, 24) && $0.hasColours && $0.text.unicodeScalars.contains { $0 == "█" } })
     let plain = try watch(sleeper, environment: ["LC_ALL": "C", "NO_COLOR": "1"])
@@ -214,6 +203,7 @@ struct WatchTerminalTests {
   @Test("lines are written on a terminal that can do no more, or where they are asked for")
   func lines() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     for (more, environment) in [(["--plain"], [:]), ([], ["TERM": "dumb"])] {
       let terminal = try watch(sleeper, more + ["--count", "2"], environment: environment)
       #expect(terminal.waitForEnd() == 0 && terminal.screen.clearings == 0)
@@ -227,7 +217,8 @@ struct WatchLinesTests {
   @Test("a line for each look stands under a heading that comes again")
   func lines() throws {
     let sleeper = try Sleeper()
-    let outcome = try hugespan("watch", sleeper.number, "--interval", "10ms", "--count", "25")
+    defer { sleeper.end() }
+    let outcome = try hugespan("watch", "\(sleeper.number)", "--interval", "10ms", "--count", "25")
     let lines = outcome.output.split(separator: "\n")
     #expect(outcome.status == 0 && lines.count == 27 && Set(lines.map(\.count)).count == 1, "\(outcome)")
     #expect(lines[0].contains("coverage") && lines[21] == lines[0])
@@ -236,10 +227,11 @@ struct WatchLinesTests {
   @Test("it ends with its process, and JSON alone is a line a look")
   func json() throws {
     let sleeper = try Sleeper()
+    defer { sleeper.end() }
     let output = Pipe()
     let errors = Pipe()
     let watcher = try start(
-      ["watch", sleeper.number, "--interval", "10ms", "--json", "-"], output: output, errors: errors)
+      ["watch", "\(sleeper.number)", "--interval", "10ms", "--json", "-"], output: output, errors: errors)
     var text = Data()
     while text.count(where: { $0 == 10 }) < 3 { text += output.fileHandleForReading.availableData }
     sleeper.end()

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import HugeSpanCore
+import TestSupport
 import Testing
 import TraceFormat
 

@@ -32,25 +32,6 @@ func release(_ object: Int, at time: UInt64 = 0) -> TraceEvent {
   TraceEvent(time: time, thread: 0, body: .free(object: object))
 }
 
-/// A folder that is removed when the value goes.
-final class TemporaryFolder {
-  let path: String
-
-  init() throws {
-    path = NSTemporaryDirectory() + "hugespan-test-\(UUID().uuidString)"
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
-
-  /// Writes a file, with the folders on its way.
-  func write(_ text: String, _ name: String) throws {
-    let url = URL(fileURLWithPath: path).appendingPathComponent(name)
-    try FileManager.default.createDirectory(at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
-    try text.write(to: url, atomically: false, encoding: .utf8)
-  }
-}
-
 extension PlacementLog {
   /// What the log leaves in use, by page: taken one time more than given back, or touched one time more.
   borrowing func balance() -> [UInt: Int] {

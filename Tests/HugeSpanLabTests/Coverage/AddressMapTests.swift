@@ -3,6 +3,7 @@
 import Foundation
 import Glibc
 import HugeSpanCore
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
@@ -64,15 +65,8 @@ struct AddressMapTests {
 
   @Test("agrees with smaps to the page in every mapping of a process that sleeps")
   func agreesWithSmaps() throws {
-    let child = Process()
-    child.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    child.arguments = ["60"]
-    try child.run()
-    defer {
-      kill(child.processIdentifier, SIGKILL)
-      child.waitUntilExit()
-    }
-    usleep(200_000)
+    let child = try Sleeper()
+    defer { child.end() }
     let reader = CoverageReader()
     let seen = try reader.look(at: Int(child.processIdentifier))
     let found = try #require(reader.blocks(of: Int(child.processIdentifier), seen.mappings, split: nil))

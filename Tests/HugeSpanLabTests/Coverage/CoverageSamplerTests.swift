@@ -2,6 +2,7 @@
 
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
@@ -49,12 +50,9 @@ struct CoverageSamplerTests {
 
   @Test("with full effort is what a single look is")
   func full() throws {
-    let child = Process()
-    child.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    child.arguments = ["60"]
-    try child.run()
-    let number = Int(child.processIdentifier)
-    usleep(200_000)
+    let child = try Sleeper()
+    defer { child.end() }
+    let number = child.number
     let whole = CoverageSampler(CoverageReader(), process: number, effort: nil)
     let parts = CoverageSampler(CoverageReader(), process: number, effort: 0.015)
     let once = try CoverageReader().look(at: number, mappings: false)
@@ -66,8 +64,7 @@ struct CoverageSamplerTests {
       #expect(abs(part.coverage.total.anonymousBytes - once.total.anonymousBytes) <= 1 << 20)
       #expect(part.oldestSeconds <= 1 && part.lazyFreeSeconds <= 1)
     }
-    kill(child.processIdentifier, SIGKILL)
-    child.waitUntilExit()
+    child.end()
     #expect(throws: CoverageError.self) { try parts.look(at: now()) }
   }
 

@@ -2,6 +2,7 @@
 
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
@@ -138,18 +139,10 @@ struct CoverageTests {
 
   @Test("the figures of this process agree with its smaps to the page, and with the sum that the kernel makes")
   func ownProcess() throws {
-    // A child that sleeps: nothing of it moves between two looks.
-    let child = Process()
-    child.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    child.arguments = ["60"]
-    try child.run()
-    defer {
-      kill(child.processIdentifier, SIGKILL)
-      child.waitUntilExit()
-    }
+    let child = try Sleeper()
+    defer { child.end() }
     let reader = CoverageReader()
-    let number = Int(child.processIdentifier)
-    usleep(200_000)
+    let number = child.number
     let detailed = try reader.look(at: number)
     let summed = try reader.look(at: number, mappings: false)
     let text = try #require(contents(ofFile: "/proc/\(number)/smaps"))

@@ -4,6 +4,7 @@ import CHugeSpanShims
 import Foundation
 import Glibc
 import HugeSpanCore
+import TestSupport
 import Testing
 
 @testable import HugeSpanLab
@@ -301,14 +302,11 @@ private final class PublishingHeap {
   }
 
   @Test func ofAProcessWithoutAreSaidToBeMissing() throws {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/bin/sleep")
-    process.arguments = ["30"]
-    try process.run()
-    let number = Int(process.processIdentifier)
+    let process = try Sleeper()
+    defer { process.end() }
+    let number = process.number
     #expect(throws: PageError.noPage(number, name: "sleep", child: nil)) { try PageReader(process: number) }
-    kill(process.processIdentifier, SIGKILL)
-    process.waitUntilExit()
+    process.end()
     #expect(throws: PageError.process(.noProcess(number))) { try PageReader(process: number) }
     #expect(throws: PageError.process(.kernelThread(2, name: "kthreadd"))) {
       // A container shows no kernel threads.

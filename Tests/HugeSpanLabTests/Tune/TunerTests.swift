@@ -2,6 +2,7 @@
 
 import Foundation
 import HugeSpanCore
+import TestSupport
 import Testing
 import TraceFormat
 
