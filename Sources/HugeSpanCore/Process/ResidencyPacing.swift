@@ -4,10 +4,12 @@
 // takes, and a forked child leaves the parent on base pages wherever it wrote meanwhile. A pass costs about a millisecond
 // for 8 GiB of hugepages, but 20 for a GiB of base pages; so one follows another after five seconds, and after five hundred
 // times the CPU time of the last one. (Not the time that passed: on a busy machine a pass waits for its turn, and one that
-// waited a tenth of a second would be the last for a minute.) A program that does nothing changes little, but khugepaged goes on: by its defaults it
-// looks at 16 MiB every ten seconds, and of a block that was broken and trimmed it makes a hugepage again, with all that had been
-// released. (Without passes 70 of 81 MiB that an idle server had released were back within a minute, and nobody knew.) So there they follow
-// after fifteen seconds.
+// waited a tenth of a second would be the last for a minute.)
+//
+// A program that does nothing changes little, but khugepaged goes on: by its defaults it looks at 16 MiB every ten seconds,
+// and of a block that was broken and trimmed it makes a hugepage again, with all that had been released. (Without passes 70
+// of 81 MiB that an idle server had released were back within a minute, and nobody knew.) So there they follow after
+// fifteen seconds.
 
 /// Decides when a residency pass is due, by clocks that it is told.
 struct ResidencyPacing {
