@@ -34,7 +34,8 @@ let compareCommand = Command(
       defaultText: "1"),
     Option(
       "both",
-      help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first"),
+      help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first; what "
+        + "khugepaged disturbs is made again, up to five times"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
     Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
     Option("html", .file(), help: "Write a page with plots, as 'hugespan report' makes it; '-' for standard output"),
@@ -117,6 +118,8 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
     commonArguments: told(runOptions.map(\.name).filter { !ofOneKernel.contains($0) })
       + (keepsSeries ? ["--series"] : []),
     machineArguments: told(["speed"]), simulationArguments: told(["machine"]),
+    // The simulated khugepaged is off unless it was asked for, and has the trace's clock.
+    retriesOfDisturbed: invocation.has("both") && !invocation.has("machine") && options.speed == nil ? 5 : 0,
     runs: (0..<(invocation.count("repeat") ?? 1)).flatMap { round in
       // What is simulated comes out the same each time.
       Grid.runs(

@@ -16,6 +16,9 @@ package struct ComparisonPlan: Sendable {
   package var machineArguments: [String] = []
   package var simulationArguments: [String] = []
   package var runs: [PlannedRun]
+  /// How often a run on the real kernel is made again at most because khugepaged put hugepages together beside it. It scans by
+  /// its own clock, a few blocks each ten seconds, so one run in several meets it; and what it puts together is broken again.
+  package var retriesOfDisturbed: Int
   /// Runs at the same time.
   package var jobs: Int
   /// Seconds after which no run may be going on; nil is no limit.
@@ -23,12 +26,13 @@ package struct ComparisonPlan: Sendable {
 
   package init(
     executable: String, commonArguments: [String], machineArguments: [String] = [], simulationArguments: [String] = [],
-    runs: [PlannedRun], jobs: Int, budget: Double?
+    retriesOfDisturbed: Int = 0, runs: [PlannedRun], jobs: Int, budget: Double?
   ) {
     self.executable = executable
     self.commonArguments = commonArguments
     self.machineArguments = machineArguments
     self.simulationArguments = simulationArguments
+    self.retriesOfDisturbed = retriesOfDisturbed
     self.runs = runs
     self.jobs = jobs
     self.budget = budget
@@ -109,8 +113,9 @@ package final class ComparisonRunner {
     return outcome
   }
 
+  private var total: Int { finished.count + outcome.leftOut.count + waiting.count + active.count }
+
   private var status: String {
-    let total = finished.count + outcome.leftOut.count + waiting.count + active.count
     var text = "[\(finished.count + outcome.leftOut.count)/\(total)] "
     text += active.map(\.run.title).joined(separator: ", ")
     let time = fixed(elapsed, 0)
@@ -119,6 +124,8 @@ package final class ComparisonRunner {
   }
 
   private func leaveOut(_ run: PlannedRun, _ reason: String) {
+    // It has a result, if not as good a one as it might.
+    if run.earlierAttempts > 0 { return }
     outcome.leftOut.append(
       LeftOut(trace: traceName(run.trace), policy: run.policy, strategy: run.strategy, reason: reason))
   }
@@ -187,8 +194,13 @@ package final class ComparisonRunner {
       }
       estimator.record(item.run, seconds: seconds)
       finished.append((item.run, result))
+      if result.khugepagedCollapses ?? 0 > 0, item.run.earlierAttempts < plan.retriesOfDisturbed, outcome.signal == nil {
+        var again = item.run
+        again.earlierAttempts += 1
+        waiting.append(again)
+      }
       progress.note(
-        "[\(finished.count + outcome.leftOut.count)/\(plan.runs.count)] \(item.run.title): \(fixed(seconds, 1)) s")
+        "[\(finished.count + outcome.leftOut.count)/\(total)] \(item.run.title): \(fixed(seconds, 1)) s")
     }
   }
 

@@ -14,6 +14,8 @@ package struct PlannedRun: Equatable, Sendable {
   package var row: Int
   /// On which kernel: `real` or `simulated`.
   package var kernel: String
+  /// How often it was made before.
+  package var earlierAttempts = 0
 
   package init(trace: String, policy: String, strategy: String, row: Int, kernel: String = "real") {
     self.trace = trace

@@ -27,9 +27,12 @@ package func report(of results: [RunResult], style: TableStyle) -> String {
   return text
 }
 
-/// Of several runs of the same, the one whose calls and faults took the least CPU time: what others do on the machine only adds to it.
+/// Of several runs of the same, those beside which khugepaged did least, and of them the one whose calls and faults took the least CPU
+/// time: what others do on the machine only adds to it.
 package func leastDisturbed(_ results: [RunResult]) -> [RunResult] {
-  func seconds(_ run: RunResult) -> Double { (run.releaseCPUSeconds ?? 0) + (run.faultCPUSeconds ?? 0) }
+  func disturbance(_ run: RunResult) -> (collapses: Int, seconds: Double) {
+    (run.khugepagedCollapses ?? 0, (run.releaseCPUSeconds ?? 0) + (run.faultCPUSeconds ?? 0))
+  }
   var kept: [RunResult] = []
   for run in results {
     let place = kept.firstIndex {
@@ -39,7 +42,7 @@ package func leastDisturbed(_ results: [RunResult]) -> [RunResult] {
       kept.append(run)
       continue
     }
-    if seconds(run) < seconds(kept[place]) { kept[place] = run }
+    if disturbance(run) < disturbance(kept[place]) { kept[place] = run }
   }
   return kept
 }

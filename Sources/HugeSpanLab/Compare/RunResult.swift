@@ -38,6 +38,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   /// Lazily freed pages that the kernel had taken when the heap looked.
   package var lazyTakenPages = 0
   package var faults: Int?
+  /// Hugepages that khugepaged put together meanwhile, for whichever process of the machine.
+  package var khugepagedCollapses: Int?
 
   package var heapCPUSeconds: Double?
   package var releaseCPUSeconds: Double?
@@ -137,6 +139,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(lostBlocks, forKey: .lostBlocks)
     try box.encode(lazyTakenPages, forKey: .lazyTakenPages)
     try box.encode(faults, forKey: .faults)
+    try box.encode(khugepagedCollapses, forKey: .khugepagedCollapses)
     try box.encode(heapCPUSeconds, forKey: .heapCPUSeconds)
     try box.encode(releaseCPUSeconds, forKey: .releaseCPUSeconds)
     try box.encode(faultCPUSeconds, forKey: .faultCPUSeconds)

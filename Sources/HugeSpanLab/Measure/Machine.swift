@@ -38,6 +38,11 @@ package struct Machine: Codable, Equatable, Sendable {
       khugepaged: khugepaged, memoryCgroupVersion: (try? CgroupMembership.find())?.version.rawValue)
   }
 
+  /// Hugepages that khugepaged has put together since the system started; nil where the kernel does not tell.
+  static func khugepagedCollapses() -> Int? {
+    number(contents(ofFile: "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed"))
+  }
+
   package func encode(to encoder: any Encoder) throws {
     var box = encoder.container(keyedBy: CodingKeys.self)
     try box.encode(processor, forKey: .processor)

@@ -192,6 +192,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
 
   private mutating func tick(_ now: UInt64) {
     let cpu = processCPU(now)
+    let faults = StretchClock.faultCount()
     let start = hs_shim_thread_cpu_nanoseconds()
     let report = frontEnd.heap.tick(at: now, processCPU: cpu)
     if options.strategy.kind == .deferred, let simulated {
@@ -205,6 +206,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
         headroom: pressure.headroom, reserve: pressure.reserve, isStalled: pressure.isStalled)
     }
     tickCPU += hs_shim_thread_cpu_nanoseconds() - start
+    clock.leaveOutFaults(since: faults)
     let least: UInt64 = report.isUnfinished ? 10_000_000 : 50_000_000
     nextTick = now + min(max(report.nextTickNanoseconds, least), 1_000_000_000)
   }
@@ -215,8 +217,10 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
   }
 
   private mutating func residencyPass(_ now: UInt64) {
+    let faults = StretchClock.faultCount()
     // A kernel that cannot answer leaves the heap's beliefs as they are.
     _ = try? frontEnd.heap.residencyPass()
+    clock.leaveOutFaults(since: faults)
     nextResidency = now + max(options.residencyEvery ?? 1, 1)
   }
 

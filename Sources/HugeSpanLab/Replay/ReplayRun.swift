@@ -65,8 +65,12 @@ package func replayTrace(path: String, options: ReplayOptions, group choice: Gro
       Interrupts.removeOnInterrupt(nil)
     }
   }
+  let collapsesBefore = Machine.khugepagedCollapses()
   var result = try replay(program, options: options, group: group)
   result.trace = traceName(path)
+  if let collapsesBefore, let collapses = Machine.khugepagedCollapses() {
+    result.khugepagedCollapses = collapses - collapsesBefore
+  }
   if result.chargedBytes == nil, result.chargeUnknownReason == nil { result.chargeUnknownReason = reason }
   return result
 }

@@ -1,4 +1,7 @@
 // CPU time, wall time and faults of this thread over the stretches between measurements.
+//
+// Faults are meant to be those of the program's memory. What a tick touches is the heap's own, a few pages of its tables and of
+// its code for the first time each: it takes them out again.
 
 import CHugeSpanShims
 import Glibc
@@ -29,7 +32,11 @@ struct StretchClock: Sendable {
     wallNanoseconds == 0 ? 1 : min(1, Double(cpuNanoseconds) / Double(wallNanoseconds))
   }
 
-  private static func faultCount() -> Int {
+  /// Takes the faults since `count` back: they were not of the program's memory.
+  mutating func leaveOutFaults(since count: Int) { faults -= Self.faultCount() - count }
+
+  /// Faults of this thread since it started.
+  static func faultCount() -> Int {
     var usage = rusage()
     getrusage(1, &usage)  // RUSAGE_THREAD
     return usage.ru_minflt + usage.ru_majflt
