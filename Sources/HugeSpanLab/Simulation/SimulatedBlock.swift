@@ -7,7 +7,7 @@
 // a block that has one gets no hugepage by a fault.
 //
 // Contents are not kept, but for the first word of a block, by which the heap tells whether a lazily freed one was dropped; and
-// which pages somebody wrote, since a split gives pages of zeros up. Of a hugepage that is known for pairs of pages.
+// which pages somebody wrote, since a split gives pages of zeros up (WrittenPages.swift).
 //
 // The rules were measured on Linux 6.18 and are those of the model that the heap's tests check against the real kernel, step by
 // step; a test holds this one against that model.
@@ -16,6 +16,8 @@ import HugeSpanCore
 
 /// State of one pageblock: 64 bytes.
 struct SimulatedBlock: BitwiseCopyable {
+  /// Of a hugepage. Before the others, which fit behind its 38 bytes without a gap.
+  var written = WrittenPages()
   /// One bit each; not an `OptionSet`, whose literals are slower in debug builds.
   var flags: UInt16 = 0
   /// Pages that are mapped, and those of them that belong to the block's whole folio.
@@ -30,8 +32,6 @@ struct SimulatedBlock: BitwiseCopyable {
   var goneAt: UInt32 = 0
   /// The first word of its memory.
   var word: UInt64 = 0
-  /// Of a hugepage, the pairs of pages that were written.
-  var written = InlineArray<4, UInt64>(repeating: 0)
 
   static let pageCount = 512
 

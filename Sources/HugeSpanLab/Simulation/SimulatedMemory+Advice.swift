@@ -176,13 +176,7 @@ extension SimulatedState {
     if !makeRoom(Self.pageCount, mayFail: true, keeping: index) { return false }
     // Making room may have taken the block's own pages.
     if blocks[index].present == 0 { return false }
-    var written = InlineArray<4, UInt64>(repeating: 0)
-    if blocks[index].side != 0 {
-      let pages = pages(index)
-      for pair in 0..<256 where pages.written[pair >> 5] >> UInt64(pair & 31 &* 2) & 3 != 0 {
-        written[pair >> 6] |= 1 << UInt64(pair & 63)
-      }
-    }
+    let written = blocks[index].side != 0 ? WrittenPages(pages(index).written) : WrittenPages()
     change(index) {
       $0.makeHuge(index)
       $0.blocks[index].written = written

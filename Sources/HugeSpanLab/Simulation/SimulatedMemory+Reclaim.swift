@@ -91,9 +91,7 @@ extension SimulatedState {
   private func isUnderused(_ index: Int) -> Bool {
     let block = blocks[index]
     guard block.has(Flag.mappedHuge), !block.has(Flag.shared) else { return false }
-    var pairs = 0
-    for word in 0..<4 { pairs += block.written[word].nonzeroBitCount }
-    return Self.pageCount - 2 * pairs > options.maxPtesNone
+    return Self.pageCount - block.written.count > options.maxPtesNone
   }
 
   /// First what was said to be cold, then what was not touched for a round, then anything.

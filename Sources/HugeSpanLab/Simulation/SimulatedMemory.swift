@@ -127,9 +127,7 @@ struct SimulatedState {
     SimulatedPages.fill(pages.folio, ~0)
     if block.lazy > 0 { SimulatedPages.fill(pages.lazy, ~0) }
     if block.has(Flag.shared) { SimulatedPages.fill(pages.shared, ~0) }
-    for page in 0..<256 where block.written[page >> 6] >> UInt64(page & 63) & 1 != 0 {
-      pages.written[page >> 5] |= 3 << UInt64(page & 31 &* 2)
-    }
+    block.written.set(pages.written)
     blocks[index].side = number
     blocks[index].flags = block.flags & ~(Flag.mappedHuge | Flag.shared) | Flag.pageTable
   }
@@ -214,26 +212,13 @@ struct SimulatedState {
       let flags = blocks[index].flags
       if flags & (Flag.mappedHuge | Flag.shared) == Flag.mappedHuge && blocks[index].lazy == 0 {
         if flags & Flag.referenced == 0 { blocks[index].flags |= Flag.referenced }
-        if changes { noteWritten(index, first, end) }
+        if changes { blocks[index].written.insert(first, end) }
       } else {
         touchSlowly(index, first..<end, changes)
       }
       rest &-= end &- first
       first = 0
       index &+= 1
-    }
-  }
-
-  @inline(__always)
-  private mutating func noteWritten(_ index: Int, _ first: Int, _ end: Int) {
-    var pair = first &>> 1
-    let last = (end &- 1) &>> 1
-    while pair <= last {
-      let word = pair &>> 6
-      let wordEnd = min(last, (word &<< 6) | 63)
-      let mask = (~0 &<< UInt64(pair & 63)) & (~0 &>> UInt64(63 &- (wordEnd & 63)))
-      blocks[index].written[word] |= mask
-      pair = wordEnd &+ 1
     }
   }
 
@@ -253,7 +238,7 @@ struct SimulatedState {
     }
     if !changes { return }
     if blocks[index].has(Flag.mappedHuge) {
-      noteWritten(index, range.lowerBound, range.upperBound)
+      blocks[index].written.insert(range.lowerBound, range.upperBound)
     } else {
       let pages = pages(index)
       SimulatedPages.forEach(range) { word, mask in pages.written[word] |= mask }
@@ -270,7 +255,7 @@ struct SimulatedState {
     }
     change(index) {
       $0.makeHuge(index)
-      $0.blocks[index].written = InlineArray(repeating: 0)
+      $0.blocks[index].written = WrittenPages()
       $0.blocks[index].word = 0
     }
     totals.faults += 1
