@@ -34,8 +34,8 @@ let compareCommand = Command(
       defaultText: "1"),
     Option(
       "both",
-      help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first; what "
-        + "khugepaged disturbs is made again, up to five times"),
+      help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first; "
+        + "what khugepaged disturbs is made again, up to five times"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
     Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
     Option("html", .file(), help: "Write a page with plots, as 'hugespan report' makes it; '-' for standard output"),

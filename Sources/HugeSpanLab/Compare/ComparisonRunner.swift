@@ -194,7 +194,8 @@ package final class ComparisonRunner {
       }
       estimator.record(item.run, seconds: seconds)
       finished.append((item.run, result))
-      if result.khugepagedCollapses ?? 0 > 0, item.run.earlierAttempts < plan.retriesOfDisturbed, outcome.signal == nil {
+      if result.khugepagedCollapses ?? 0 > 0, item.run.earlierAttempts < plan.retriesOfDisturbed, outcome.signal == nil
+      {
         var again = item.run
         again.earlierAttempts += 1
         waiting.append(again)

@@ -83,6 +83,10 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var kernelTableBytes: Int?
   /// And the faults of it that brought a hugepage.
   package var hugeFaults: Int?
+  /// And the base pages that were lazily free, and that a write took back without a fault.
+  package var lazyWrites: Int?
+  /// And the touches that met absent base pages, however many at once.
+  package var faultRuns: Int?
   /// What is odd about the trace, if anything is.
   package var traceNote: String?
   /// Why the charge is not known, if it is not.
@@ -168,6 +172,8 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(heapMetadataBytes, forKey: .heapMetadataBytes)
     try box.encodeIfPresent(kernelTableBytes, forKey: .kernelTableBytes)
     try box.encodeIfPresent(hugeFaults, forKey: .hugeFaults)
+    try box.encodeIfPresent(lazyWrites, forKey: .lazyWrites)
+    try box.encodeIfPresent(faultRuns, forKey: .faultRuns)
     try box.encode(traceNote, forKey: .traceNote)
     try box.encode(chargeUnknownReason, forKey: .chargeUnknownReason)
     try box.encode(decisions, forKey: .decisions)

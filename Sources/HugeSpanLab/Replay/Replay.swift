@@ -350,6 +350,8 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
       result.faults = totals.faults
       result.kernelTableBytes = simulated.tableBytes
       result.hugeFaults = totals.hugeFaults
+      result.lazyWrites = totals.lazyWrites
+      result.faultRuns = totals.faultRuns
       return
     }
     let released = min(Double(heap.releaseNanoseconds) / 1e9, Double(tickCPU) / 1e9)

@@ -24,6 +24,10 @@ package struct SimulatedTotals: Equatable, Sendable {
   package var faults = 0
   package var hugeFaults = 0
   package var faultNanoseconds = 0.0
+  /// Base pages that were lazily free, and that a write took back without a fault.
+  package var lazyWrites = 0
+  /// Touches that met absent base pages, however many at once.
+  package var faultRuns = 0
   package var swapIns = 0
   package var swapOuts = 0
   /// Lazily freed pages that reclaim took, hugepages that it split, and what it cost whoever asked for memory.
@@ -289,7 +293,7 @@ struct SimulatedState {
       if missing == wanted { break }
       wanted = missing
     }
-    var (fresh, swappedIn) = (0, 0)
+    var (fresh, swappedIn, takenBack) = (0, 0, 0)
     change(index) {
       if $0.blocks[index].has(Flag.mappedHuge) { $0.unmapHuge(index) }
       if $0.blocks[index].side == 0 { $0.blocks[index].side = $0.tables.take() }
@@ -301,6 +305,7 @@ struct SimulatedState {
         let swapped = absent & pages.swapped[word]
         fresh += (absent & ~swapped).nonzeroBitCount + copied.nonzeroBitCount
         swappedIn += swapped.nonzeroBitCount
+        takenBack += (mask & pages.lazy[word] & ~copied).nonzeroBitCount
         pages.present[word] |= mask
         pages.folio[word] &= ~copied
         pages.shared[word] &= ~copied
@@ -310,6 +315,8 @@ struct SimulatedState {
       $0.recount(index)
     }
     totals.faults += fresh + swappedIn
+    totals.lazyWrites += takenBack
+    if fresh > 0 { totals.faultRuns += 1 }
     totals.swapIns += swappedIn
     totals.faultNanoseconds +=
       (Double(fresh) * costs.pageFault + Double(swappedIn) * SimulationOptions.Prices.swapIn) * 1000
