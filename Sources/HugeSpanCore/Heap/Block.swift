@@ -1,14 +1,15 @@
-// One pageblock: 320 bytes of table for 2 MiB of address space.
+// One pageblock: 256 bytes of table for 2 MiB of address space.
 //
 //   0   header, one cache line: counters, state, links
-//   64  used      page is handed out (or in flight to the kernel)
-//   128 starts    page is the first of a span
-//   192 released  page is free and was given to the kernel
-//   256 zero      page is free and reads as zero
+//   64  used    page is handed out (or in flight to the kernel)
+//   128 marks   of a used page, that a span begins there; of a free page, that it was given to the kernel (`released`)
+//   192 zero    page is free and reads as zero
 //
-// Spans need no descriptor: a span begins at a set bit of `starts` and ends before the next start or free page, in
-// whatever block that is. An allocation in an intact block touches three cache lines: header, used, starts; the other
-// two maps are read only when a counter in the header says that they hold something.
+// Spans need no descriptor: a span begins at a marked used page and ends before the next such page or the next free one, in
+// whatever block that is. An allocation touches three cache lines: header, used, marks; the zero map is read only when
+// the header says that it holds something. Starts and released pages had a map each: 64 bytes more a block, and a line more to touch
+// in a broken one. Sharing has one rule: whoever hands a page out clears its mark before the span's is set, and a page that
+// is given back has none.
 //
 // What a free page is, from its two bits:
 //   released 0, zero 0   resident, contents unknown        released 1, zero 0   lazily freed: charged until taken
@@ -16,7 +17,7 @@
 //
 // Blocks are linked by pointer, not by number: relinking happens on most frees, and a number would cost two loads.
 
-let bytesPerBlockEntry = 320
+let bytesPerBlockEntry = 256
 
 /// What a block is, as a whole. Only `occupied` blocks have used pages or pages in flight.
 package enum BlockKind: UInt8 {
@@ -139,9 +140,26 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
     PageMap((UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: UInt64.self))
   }
   @inline(__always) var used: PageMap { map(64) }
-  @inline(__always) var starts: PageMap { map(128) }
-  @inline(__always) var releasedMap: PageMap { map(192) }
-  @inline(__always) var zeroMap: PageMap { map(256) }
+  @inline(__always) var marks: PageMap { map(128) }
+  @inline(__always) var zeroMap: PageMap { map(192) }
+
+  /// Of 64 pages those that are free and were given to the kernel.
+  @inline(__always) func released(word: Int) -> UInt64 { marks.words[word] & ~used.words[word] }
+
+  /// Of 64 pages those where a span begins.
+  func starts(word: Int) -> UInt64 { marks.words[word] & used.words[word] }
+
+  /// The first page at or after `page` that is free and was given to the kernel, or 512.
+  func firstReleased(from page: Int) -> Int {
+    var page = marks.firstSet(from: page)
+    while page < pagesPerBlock && used[page] { page = marks.firstSet(from: page &+ 1) }
+    return page
+  }
+
+  /// No free page is one that was given to the kernel any more.
+  func forgetAllReleased() {
+    for word in 0..<wordsPerMap { marks.words[word] &= used.words[word] }
+  }
 
   @inline(__always) var isBroken: Bool { pointee.flags.contains(.broken) }
 
@@ -191,17 +209,17 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
   @inline(__always)
   func forEachReleasableRun(_ body: (PageRun) -> Bool) {
     let used = self.used
-    let released = self.releasedMap
+    let marks = self.marks
     var page = 0
     while page < pagesPerBlock {
       // Both maps have to be clear: skip to the next page where they are, then to the first where one is not.
       let start = used.firstClear(from: page)
       if start >= pagesPerBlock { return }
-      if released[start] {
-        page = min(released.firstClear(from: start), used.firstSet(from: start))
+      if marks[start] {
+        page = min(marks.firstClear(from: start), used.firstSet(from: start))
         continue
       }
-      let end = min(used.firstSet(from: start), released.firstSet(from: start))
+      let end = min(used.firstSet(from: start), marks.firstSet(from: start))
       if !body(PageRun(start: start, count: end &- start)) { return }
       page = end
     }

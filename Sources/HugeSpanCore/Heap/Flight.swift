@@ -54,12 +54,12 @@ extension HeapState {
 
   /// Takes `run` of an occupied block out of reach: used in the map, a span of nobody's.
   mutating func sendPart(_ block: Block, _ run: PageRun) {
+    if block.pointee.released != 0 { forgetReleased(block, run) }
     block.used.set(run)
-    block.starts.setBit(run.start)
+    block.marks.setBit(run.start)
     // Broken from now on, not only when the release is booked: the next choice should go on in this block.
     let breaks = !block.isBroken
     if breaks { block.pointee.flags.insert(.broken) }
-    if block.pointee.released != 0 { forgetReleased(block, run) }
     block.pointee.inFlight += UInt16(run.count)
     inFlightPages += run.count
     block.pointee.longest = UInt16(block.used.longestClearRun().count)
@@ -71,8 +71,8 @@ extension HeapState {
 
   /// Lazily freed pages that go into flight are in flight and nothing else.
   private mutating func forgetReleased(_ block: Block, _ run: PageRun) {
-    let count = block.releasedMap.count(in: run)
-    block.releasedMap.clear(run)
+    let count = block.marks.count(in: run)
+    block.marks.clear(run)
     block.pointee.released -= UInt16(count)
     block.pointee.lazy -= UInt16(count)
     releasedPages -= count
@@ -126,7 +126,7 @@ extension HeapState {
     let block = entry.block
     let run = entry.run
     block.used.clear(run)
-    block.starts.clearBit(run.start)
+    block.marks.clearBit(run.start)
     block.pointee.inFlight -= UInt16(run.count)
     inFlightPages -= run.count
     let merged = block.used.clearRun(around: run).count
@@ -168,10 +168,10 @@ extension HeapState {
     var before = 0
     var lazyBefore = 0
     PageMap.forEachWord(of: run) { word, mask in
-      let bits = block.releasedMap.words[word] & mask
+      let bits = block.marks.words[word] & mask
       before += bits.nonzeroBitCount
       lazyBefore += (bits & ~block.zeroMap.words[word]).nonzeroBitCount
-      block.releasedMap.words[word] |= mask
+      block.marks.words[word] |= mask
     }
     block.pointee.released += UInt16(run.count - before)
     releasedPages += run.count - before
@@ -250,10 +250,10 @@ extension HeapState {
     // Pages that are gone keep released and zero; every other page becomes released without zero.
     var zero = 0
     for word in 0..<wordsPerMap {
-      block.zeroMap.words[word] &= block.releasedMap.words[word]
+      block.zeroMap.words[word] &= block.marks.words[word]
       zero += block.zeroMap.words[word].nonzeroBitCount
     }
-    block.releasedMap.fill(true)
+    block.marks.fill(true)
     if zero == 0 { block.pointee.flags.remove(.hasZero) }
     block.pointee.released = UInt16(pagesPerBlock)
     block.pointee.lazy = UInt16(pagesPerBlock - zero)

@@ -258,7 +258,7 @@ struct HeapState {
     lazyPages -= count
     block.pointee.released = 0
     block.pointee.lazy = 0
-    block.releasedMap.fill(false)
+    block.marks.fill(false)
     if marksLazyBlocks { block.pointee.backing = .takenBack }
   }
 
@@ -283,23 +283,23 @@ struct HeapState {
   /// Returns how many of the pages were released before, and whether all read as zero.
   @inline(__always)
   mutating func take(_ block: Block, _ run: PageRun, startsSpan: Bool, longest: Int?) -> (refaulted: Int, zero: Bool) {
+    var refaulted = 0
+    var isZero = false
+    if block.pointee.released != 0 { refaulted = takeReleased(block, run) }
     block.used.set(run)
     if startsSpan {
-      block.starts.setBit(run.start)
+      block.marks.setBit(run.start)
       block.pointee.spans &+= 1
     }
     block.pointee.used &+= UInt16(truncatingIfNeeded: run.count)
     usedPages &+= run.count
-    var refaulted = 0
-    var isZero = false
-    if block.pointee.released != 0 { refaulted = takeReleased(block, run) }
     if block.pointee.flags.contains(.hasZero) { isZero = takeZero(block, run) }
     block.pointee.longest = UInt16(truncatingIfNeeded: longest ?? block.used.longestClearRun().count)
     return (refaulted, isZero)
   }
 
   private mutating func takeReleased(_ block: Block, _ run: PageRun) -> Int {
-    let map = block.releasedMap
+    let map = block.marks
     let zero = block.zeroMap
     var count = 0
     var lazy = 0
@@ -344,7 +344,7 @@ struct HeapState {
       return fill(block, count: pagesPerBlock, startsSpan: true)
     }
     block.used.fill(true)
-    block.starts.setBit(0)
+    block.marks.setBit(0)
     block.pointee.spans = 1
     block.pointee.used = UInt16(pagesPerBlock)
     block.pointee.longest = 0
@@ -356,7 +356,7 @@ struct HeapState {
   @inline(__always)
   mutating func giveWhole(_ block: Block) {
     block.used.fill(false)
-    block.starts.clearBit(0)
+    block.marks.clearBit(0)
     block.pointee.spans = 0
     block.pointee.used = 0
     block.pointee.version &+= 1
@@ -373,7 +373,7 @@ struct HeapState {
   mutating func give(_ block: Block, _ run: PageRun) {
     let used = block.used
     used.clear(run)
-    block.pointee.spans &-= UInt16(truncatingIfNeeded: block.starts.clearCounting(run))
+    block.pointee.spans &-= UInt16(truncatingIfNeeded: block.marks.clearCounting(run))
     block.pointee.used &-= UInt16(truncatingIfNeeded: run.count)
     block.pointee.version &+= 1
     block.pointee.stamp = UInt32(truncatingIfNeeded: now &>> 24)
@@ -443,7 +443,7 @@ struct HeapState {
     block.pointee.phantom = 0
     if block.pointee.flags.contains(.hasZero) { block.zeroMap.fill(false) }
     if block.pointee.released != 0 {
-      block.releasedMap.fill(false)
+      block.marks.fill(false)
       block.pointee.released = 0
       block.pointee.lazy = 0
     }

@@ -93,7 +93,7 @@ extension PageHeapCore {
         switch block.pointee.kind {
         case .occupied:
           if block.used.containsAny(run) { throw .addressNotFree }
-          charge += block.pointee.released == 0 ? 0 : block.releasedMap.count(in: run)
+          charge += block.pointee.released == 0 ? 0 : block.marks.count(in: run)
         case .absent: charge += pagesPerBlock
         case .freeResident: charge += block.gonePages
         case .releasing: throw .addressNotFree

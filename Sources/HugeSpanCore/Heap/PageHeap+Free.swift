@@ -25,7 +25,7 @@ extension PageHeapCore {
     if state.pointee.discardedPages != 0, let range = AddressRange(span) { state.pointee.endDiscard(range) }
     let first = Int(bitPattern: (span.address &>> UInt(pageShift)) & UInt(pagesPerBlock &- 1))
     if span.pageCount == pagesPerBlock && first == 0 && block.pointee.kind == .occupied
-      && Int(block.pointee.used) == pagesPerBlock && block.pointee.spans == 1 && block.starts[0]
+      && Int(block.pointee.used) == pagesPerBlock && block.pointee.spans == 1 && block.marks[0]
     {
       // One span that fills its block: nothing to check page by page.
       startSpanAfter(block, PageRun(start: 0, count: pagesPerBlock))
@@ -105,15 +105,15 @@ extension PageHeapCore {
   @inline(__always)
   private func startSpanAfter(_ block: Block, _ run: PageRun) {
     if run.end < pagesPerBlock {
-      if block.used[run.end] && !block.starts[run.end] { startSpan(block, run.end) }
-    } else if let next = state.pointee.following(block), next.pointee.kind == .occupied, next.used[0], !next.starts[0] {
+      if block.used[run.end] && !block.marks[run.end] { startSpan(block, run.end) }
+    } else if let next = state.pointee.following(block), next.pointee.kind == .occupied, next.used[0], !next.marks[0] {
       startSpan(next, 0)
     }
   }
 
   @inline(never)
   private func startSpan(_ block: Block, _ page: Int) {
-    block.starts.setBit(page)
+    block.marks.setBit(page)
     block.pointee.spans += 1
     state.pointee.relist(block)
   }

@@ -60,17 +60,22 @@ extension PageHeapCore {
   private func check(_ block: Block, _ address: UInt) {
     let header = block.pointee
     let used = block.used.count
+    var (starts, marked) = (0, 0)
+    for word in 0..<wordsPerMap {
+      starts += block.starts(word: word).nonzeroBitCount
+      marked += block.released(word: word).nonzeroBitCount
+    }
     switch header.kind {
     case .occupied:
       require(used == Int(header.used) + Int(header.inFlight), "used count is wrong", address)
       require(
-        block.starts.count == Int(header.spans) + state.pointee.flightsOf(block), "count of spans is wrong", address)
+        starts == Int(header.spans) + state.pointee.flightsOf(block), "count of spans is wrong", address)
       require(used > 0, "block is occupied by nothing", address)
       require(Int(header.longest) == block.used.longestClearRun().count, "longest free range is wrong", address)
       require(PlacementLists.list(for: block) == header.list, "block is in the wrong list", address)
     case .absent, .freeResident, .releasing:
       require(used == 0 && header.used == 0 && header.inFlight == 0, "free block has used pages", address)
-      require(block.starts.count == 0 && header.spans == 0, "free block has spans", address)
+      require(header.spans == 0, "free block has spans", address)
       require(Int(header.longest) == pagesPerBlock, "free block is not free as a whole", address)
       require(header.list == noList && header.releasable == 0, "free block is in a list of occupied ones", address)
       require(!header.flags.contains(.donated) && !header.flags.contains(.transient), "free block has a role", address)
@@ -80,16 +85,14 @@ extension PageHeapCore {
         header.released == 0 && !header.flags.contains(.hasZero) && header.phantom == 0, "absent block has pages",
         address)
     }
-    require(block.releasedMap.count == Int(header.released), "released count is wrong", address)
+    require(marked == Int(header.released), "released count is wrong", address)
     require(header.flags.contains(.hasZero) != block.zeroMap.isEmpty, "zero map is not what its flag says", address)
     var lazy = 0
     for word in 0..<wordsPerMap {
-      let released = block.releasedMap.words[word]
-      require(released & block.used.words[word] == 0, "released page is used", address)
+      let released = block.released(word: word)
       // Pages in flight are marked used, and keep what is known of them in case they come back as they were.
       let isUsedZero = block.zeroMap.words[word] & block.used.words[word] != 0
       require(!isUsedZero || header.inFlight > 0, "used page is believed zero", address)
-      require(block.starts.words[word] & ~block.used.words[word] == 0, "span starts at a free page", address)
       lazy += (released & ~block.zeroMap.words[word]).nonzeroBitCount
     }
     require(lazy == Int(header.lazy), "lazy count is wrong", address)

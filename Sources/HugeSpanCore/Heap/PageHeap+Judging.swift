@@ -161,7 +161,7 @@ extension HeapState {
     lazyPages -= Int(block.pointee.lazy)
     block.pointee.released = 0
     block.pointee.lazy = 0
-    block.releasedMap.fill(false)
+    block.forgetAllReleased()
     clearPhantom(block)
     block.pointee.flags.remove(.broken)
     block.pointee.cause = .none

@@ -22,24 +22,24 @@ extension PageHeapCore {
     guard block.used[page], block.pointee.inFlight == 0 || !state.pointee.isInFlight(block, run) else { return nil }
 
     // Back to the start.
-    var start = block.starts.lastSet(before: page + 1)
+    var start = block.marks.lastSet(before: page + 1)
     while start < 0 {
       let index = Int(block.pointee.index)
       if index == 0 { fail("no start of the span at", address: address) }
       block = state.pointee.arenas[Int(block.pointee.arena)].block(index - 1)
-      start = block.starts.lastSet(before: pagesPerBlock)
+      start = block.marks.lastSet(before: pagesPerBlock)
     }
     let begin = state.pointee.address(of: block, page: start)
 
     // Forward to the next start or free page.
     var position = start + 1
     while true {
-      let end = min(block.starts.firstSet(from: position), block.used.firstClear(from: position))
+      let end = min(block.marks.firstSet(from: position), block.used.firstClear(from: position))
       if end < pagesPerBlock {
         let bytes = state.pointee.address(of: block, page: end) - begin
         return PageSpan(address: begin, pageCount: Int(bytes >> UInt(pageShift)))
       }
-      guard let next = state.pointee.following(block), next.pointee.kind == .occupied, next.used[0], !next.starts[0]
+      guard let next = state.pointee.following(block), next.pointee.kind == .occupied, next.used[0], !next.marks[0]
       else {
         let bytes = state.pointee.address(of: block) + UInt(bytesPerBlock) - begin
         return PageSpan(address: begin, pageCount: Int(bytes >> UInt(pageShift)))

@@ -340,14 +340,15 @@ extension HeapState {
     }
     var page = 0
     while page < pagesPerBlock {
-      let start = block.releasedMap.firstSet(from: page)
+      let start = block.firstReleased(from: page)
       if start >= pagesPerBlock { break }
       if block.zeroMap[start] {
         page = start + 1
         continue
       }
       if batch.isFull { return false }
-      let end = min(block.releasedMap.firstClear(from: start), block.zeroMap.firstSet(from: start))
+      let end = min(
+        min(block.used.firstSet(from: start), block.marks.firstClear(from: start)), block.zeroMap.firstSet(from: start))
       sendPart(block, PageRun(start: start, count: end - start))
       page = end
     }

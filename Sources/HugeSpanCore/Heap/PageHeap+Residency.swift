@@ -267,15 +267,16 @@ extension HeapState {
       let somewhere = seen.present.words[word] | seen.away.words[word]
       let absent = ~somewhere & ~block.used.words[word]
       // What was gone and is there again came back as zeros, in a hugepage that has been split since.
-      let back = block.releasedMap.words[word] & block.zeroMap.words[word] & somewhere
+      let before = block.released(word: word)
+      let back = before & block.zeroMap.words[word] & somewhere
       hasComeBack = hasComeBack || back != 0
-      totals.lazyPagesTaken += (block.releasedMap.words[word] & ~block.zeroMap.words[word] & absent).nonzeroBitCount
-      block.releasedMap.words[word] &= ~back
-      block.releasedMap.words[word] |= absent
+      totals.lazyPagesTaken += (before & ~block.zeroMap.words[word] & absent).nonzeroBitCount
+      let after = before & ~back | absent
+      block.marks.words[word] = block.starts(word: word) | after
       block.zeroMap.words[word] |= absent
-      released += block.releasedMap.words[word].nonzeroBitCount
+      released += after.nonzeroBitCount
       zero += block.zeroMap.words[word].nonzeroBitCount
-      lazy += (block.releasedMap.words[word] & ~block.zeroMap.words[word]).nonzeroBitCount
+      lazy += (after & ~block.zeroMap.words[word]).nonzeroBitCount
     }
     if hasComeBack {
       report.reinflatedBlocks += 1
