@@ -61,7 +61,7 @@ private func run(_ scale: ScaleCase) throws -> ScaleResult {
   let goal = scale.bytes >> 12
   let capacity = goal / max(scale.meanPages, 1) + goal / max(scale.meanPages, 1) / 8 + 1024
   // An address and a length fit into one word: pages below 2^44 bytes, lengths below 2^26 pages.
-  let spans = MappedArray<UInt64>(zeroes: capacity, prefaulted: 0)
+  let spans = MappedArray<UInt64>(uninitializedCount: capacity)
   var count = 0
   var pages = 0
 
