@@ -204,6 +204,47 @@ private let churn = """
     let report = try #require(outcome.report)
     #expect(report.heap.peakUsedBytes >= 100 << 20 && report.heap.usedBytes < 3_000_000)
   }
+
+  @Test("jemalloc has background threads where it has something to decay, and not where each free would wake them")
+  func backgroundThreads() throws {
+    let workshop = try Workshop()
+    let program = try workshop.compile(
+      """
+      #include <dlfcn.h>
+      typedef int control(const char *, void *, size_t *, void *, size_t);
+      typedef int control_by_mib(const size_t *, size_t, void *, size_t *, void *, size_t);
+      typedef int to_mib(const char *, size_t *, size_t *);
+      static control *mallctl;
+      static void print(void) {
+        char is_on = 7;
+        size_t size = 1;
+        if (mallctl("background_thread", &is_on, &size, NULL, 0)) exit(2);
+        printf("%d", is_on);
+      }
+      int main(void) {
+        mallctl = (control *)dlsym(RTLD_DEFAULT, "mallctl");
+        control_by_mib *by_mib = (control_by_mib *)dlsym(RTLD_DEFAULT, "mallctlbymib");
+        print();
+        char on = 1, off = 0, before = 7;
+        size_t size = 1, mib[1], length = 1;
+        if (mallctl("background_thread", &before, &size, &on, 1)) return 3;
+        print();
+        ((to_mib *)dlsym(RTLD_DEFAULT, "mallctlnametomib"))("background_thread", mib, &length);
+        if (by_mib(mib, 1, NULL, NULL, &on, 1)) return 4;
+        print();
+        if (mallctl("background_thread", NULL, NULL, &off, 1)) return 5;
+        print();
+        return before == 7;
+      }
+      """, flags: ["-ldl"])
+    for (conf, expected) in [
+      ("", "0000"), ("background_thread:true", "0000"), ("dirty_decay_ms:1000", "0110"),
+      ("dirty_decay_ms:1000,background_thread:true", "1110"), ("muzzy_decay_ms:-1", "0110"),
+    ] {
+      let outcome = try workshop.runOnHeap([program], environment: ["MALLOC_CONF=\(conf)"])
+      #expect(outcome.status == 0 && outcome.output == expected, "\(conf): \(outcome.output) \(outcome.errors)")
+    }
+  }
 }
 
 /// Whether a C++ compiler is there.
