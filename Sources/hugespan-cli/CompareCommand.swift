@@ -35,7 +35,7 @@ let compareCommand = Command(
     Option(
       "both",
       help: "Make every run on the real and on the simulated kernel, and show how far the second is from the first; "
-        + "what khugepaged disturbs is made again, up to five times"),
+        + "what khugepaged disturbs is made again, up to five times, unless --speed or --machine wants it"),
     Option("json", .file(), help: "Write all results as JSON; '-' for standard output in place of the tables"),
     Option("csv", .file(), help: "Write a row per run as CSV; '-' for standard output in place of the tables"),
     Option("html", .file(), help: "Write a page with plots, as 'hugespan report' makes it; '-' for standard output"),
@@ -113,13 +113,14 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   if invocation.has("both") && invocation.has("kernel") {
     throw invocation.usageError("--both is both kernels: leave --kernel out")
   }
+  // The simulated one is off unless it was asked for, and has the trace's clock.
+  let avoidsKhugepaged = invocation.has("both") && !invocation.has("machine") && options.speed == nil
   let plan = ComparisonPlan(
     executable: "/proc/self/exe",
     commonArguments: told(runOptions.map(\.name).filter { !ofOneKernel.contains($0) })
       + (keepsSeries ? ["--series"] : []),
     machineArguments: told(["speed"]), simulationArguments: told(["machine"]),
-    // The simulated khugepaged is off unless it was asked for, and has the trace's clock.
-    retriesOfDisturbed: invocation.has("both") && !invocation.has("machine") && options.speed == nil ? 5 : 0,
+    retriesOfDisturbed: avoidsKhugepaged ? 5 : 0,
     runs: (0..<(invocation.count("repeat") ?? 1)).flatMap { round in
       // What is simulated comes out the same each time.
       Grid.runs(
@@ -132,7 +133,7 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   let machine = Machine.current()
   let comparison = Comparison(
     machine: machine, costModel: options.costs.dictionary(memoryPrice: options.memoryPrice),
-    runs: leastDisturbed(outcome.results), leftOut: outcome.leftOut)
+    runs: leastDisturbed(outcome.results, byKhugepaged: avoidsKhugepaged), leftOut: outcome.leftOut)
   if printed.isEmpty { printTables(comparison) }
   try jsonOutput?.write(jsonText(comparison))
   try csvOutput?.write(csv(of: comparison.runs))

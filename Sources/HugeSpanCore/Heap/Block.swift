@@ -7,8 +7,8 @@
 //
 // Spans need no descriptor: a span begins at a marked used page and ends before the next such page or the next free one, in
 // whatever block that is. An allocation touches three cache lines: header, used, marks; the zero map is read only when
-// the header says that it holds something. Starts and released pages had a map each: 64 bytes more a block, and a line more to touch
-// in a broken one. Sharing has one rule: whoever hands a page out clears its mark before the span's is set, and a page that
+// the header says that it holds something. That starts and released pages share a map saves 64 bytes a block, and a line to touch in
+// a broken one. It has one rule: whoever hands a page out clears its mark before the span's is set, and a page that
 // is given back has none.
 //
 // What a free page is, from its two bits:

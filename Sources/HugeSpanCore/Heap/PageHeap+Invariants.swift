@@ -88,7 +88,13 @@ extension PageHeapCore {
     require(marked == Int(header.released), "released count is wrong", address)
     require(header.flags.contains(.hasZero) != block.zeroMap.isEmpty, "zero map is not what its flag says", address)
     var lazy = 0
+    // Whether the page before is used. Of the first page's it is another block that knows.
+    var isUsedBefore: UInt64 = 1
     for word in 0..<wordsPerMap {
+      let pages = block.used.words[word]
+      let firsts = pages & ~(pages << 1 | isUsedBefore)
+      isUsedBefore = pages >> 63
+      require(firsts & ~block.marks.words[word] == 0, "no span starts behind a free page", address)
       let released = block.released(word: word)
       // Pages in flight are marked used, and keep what is known of them in case they come back as they were.
       let isUsedZero = block.zeroMap.words[word] & block.used.words[word] != 0

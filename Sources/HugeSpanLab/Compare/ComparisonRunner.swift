@@ -209,7 +209,7 @@ package final class ComparisonRunner {
     // The child's message begins with the program's name, as ours will.
     let text = reason.hasPrefix("hugespan: ") ? String(reason.dropFirst("hugespan: ".count)) : reason
     leaveOut(run, text)
-    if outcome.failureStatus == 0 { outcome.failureStatus = status }
+    if outcome.failureStatus == 0 && run.earlierAttempts == 0 { outcome.failureStatus = status }
     progress.note("\(run.title): \(text)")
   }
 

@@ -32,6 +32,7 @@ enum FittedPrices {
       (isLazy($0) || !splitsFolios($0) ? 0 : Double($0.splits)) + Double($0.decisions["cures"] ?? 0)
     },
     Operation(name: "lazy split", usual: built.split) { isLazy($0) ? Double($0.splits) : 0 },
+    // Of a whole block one entry changes, not 512.
     Operation(name: "page freed lazily", usual: built.releasePage) {
       isLazy($0) ? Double($0.decisions["pagesReleasedInParts"] ?? 0) : 0
     },

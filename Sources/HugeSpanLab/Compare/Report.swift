@@ -27,11 +27,11 @@ package func report(of results: [RunResult], style: TableStyle) -> String {
   return text
 }
 
-/// Of several runs of the same, those beside which khugepaged did least, and of them the one whose calls and faults took the least CPU
-/// time: what others do on the machine only adds to it.
-package func leastDisturbed(_ results: [RunResult]) -> [RunResult] {
+/// Of several runs of the same, the one whose calls and faults took the least CPU time: what others do on the machine only adds to it.
+/// - Parameter byKhugepaged: Those beside which khugepaged put fewer hugepages together come before all others.
+package func leastDisturbed(_ results: [RunResult], byKhugepaged: Bool = false) -> [RunResult] {
   func disturbance(_ run: RunResult) -> (collapses: Int, seconds: Double) {
-    (run.khugepagedCollapses ?? 0, (run.releaseCPUSeconds ?? 0) + (run.faultCPUSeconds ?? 0))
+    (byKhugepaged ? run.khugepagedCollapses ?? 0 : 0, (run.releaseCPUSeconds ?? 0) + (run.faultCPUSeconds ?? 0))
   }
   var kept: [RunResult] = []
   for run in results {

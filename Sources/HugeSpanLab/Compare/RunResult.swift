@@ -85,7 +85,7 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var hugeFaults: Int?
   /// And the base pages that were lazily free, and that a write took back without a fault.
   package var lazyWrites: Int?
-  /// And the touches that met absent base pages, however many at once.
+  /// And the touches of a block that brought base pages in, however many at once.
   package var faultRuns: Int?
   /// What is odd about the trace, if anything is.
   package var traceNote: String?

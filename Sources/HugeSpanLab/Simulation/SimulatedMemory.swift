@@ -26,7 +26,7 @@ package struct SimulatedTotals: Equatable, Sendable {
   package var faultNanoseconds = 0.0
   /// Base pages that were lazily free, and that a write took back without a fault.
   package var lazyWrites = 0
-  /// Touches that met absent base pages, however many at once.
+  /// Touches of a block that brought base pages in, however many at once.
   package var faultRuns = 0
   package var swapIns = 0
   package var swapOuts = 0

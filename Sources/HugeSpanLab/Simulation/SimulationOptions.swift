@@ -2,7 +2,7 @@
 //
 // Every switch stands for one of the kernel's and has its source beside it. The defaults are those of a kernel as it comes, with
 // THP in mode `madvise`, no memory limit and no swap, on which nobody but the heap makes hugepages: a replay goes a hundred
-// times faster than its program, in which time khugepaged does nothing either, so that both kernels compare.
+// times faster than its program, in which time khugepaged gets to a few blocks at most.
 
 import HugeSpanCore
 

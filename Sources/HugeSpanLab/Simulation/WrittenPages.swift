@@ -1,10 +1,10 @@
 // Which pages of a hugepage somebody wrote, in 38 bytes.
 //
-// A split gives pages of zeros up, and what was given up has to be faulted again: 50 to 70 faults of a replay that has 1,500.
+// A split gives pages of zeros up, and what was given up has to be faulted again: 60 faults of a replay that has 1,500.
 // A bit for each page would take the whole line that a block has. Spans are written as a whole, so what is written comes in
 // runs, and most pairs of pages are alike: a bit for each pair, and beside it the few pages that were left out of a written
-// pair. In replays of the bundled traces half of the hugepages had none of these when they were split, and nine in ten
-// at most three. What finds no place counts as written. (Pairs alone were 4 % of the faults off.)
+// pair. In replays of the bundled traces half of the hugepages had none of these when they were split, and six in seven
+// at most three. What finds no place counts as written.
 
 /// Pages of one hugepage that were written.
 struct WrittenPages: BitwiseCopyable {

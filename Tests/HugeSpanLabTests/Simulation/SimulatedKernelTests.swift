@@ -71,7 +71,7 @@ private func residency(_ kernel: some Kernel, _ range: AddressRange) throws -> [
     var hasChild = false
     var done: [String] = []
     for _ in 0..<300 {
-      // Pairs of pages: of a hugepage no more is known of what was written.
+      // Pairs of pages: of a hugepage that is known of what was written, whatever the pattern. (WrittenPagesTests has the rest.)
       var first = Int.random(in: 0..<blocks * 256, using: &random) * 2
       var count = min(Int.random(in: 1...40, using: &random) * 2, blocks * 512 - first)
       if Int.random(in: 0..<3, using: &random) == 0 { (first, count) = (first / 512 * 512, 512) }
