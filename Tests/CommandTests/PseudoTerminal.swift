@@ -178,8 +178,9 @@ final class PseudoTerminal {
     }
   }
 
-  /// Reads what comes until `condition` holds, at most `seconds`.
-  func wait(seconds: Double = 20, until condition: (ScreenModel) -> Bool) -> Bool {
+  /// Reads what comes until `condition` holds, at most `seconds`: many, since under a sanitizer, beside all other tests, a command on two
+  /// cores once took more than 20 to draw its first screen.
+  func wait(seconds: Double = 90, until condition: (ScreenModel) -> Bool) -> Bool {
     let end = Date().addingTimeInterval(seconds)
     while true {
       readAll()
@@ -190,7 +191,7 @@ final class PseudoTerminal {
   }
 
   /// Waits for the end of the command: its exit status, or minus the signal's number.
-  func waitForEnd(seconds: Double = 20) -> Int32? {
+  func waitForEnd(seconds: Double = 90) -> Int32? {
     _ = wait(seconds: seconds) { _ in
       var raw: Int32 = 0
       guard waitpid(process, &raw, WNOHANG) == process else { return false }

@@ -159,7 +159,8 @@ struct WatchTerminalTests {
     let terminal = try PseudoTerminal(["watch", "--interval", "50ms", "--"] + program, width: 80, height: 24)
     #expect(terminal.wait { isWhole($0, 80, 24) && $0.line(0).contains("sleep (") }, "\(terminal.screen.text)")
     #expect(terminal.screen.text.contains("output is discarded"))
-    let number = pid_t(terminal.screen.line(0).drop { $0 != "(" }.dropFirst().prefix { $0 != ")" })!
+    let number = try #require(
+      pid_t(terminal.screen.line(0).drop { $0 != "(" }.dropFirst().prefix { $0 != ")" }), "\(terminal.screen.text)")
     #expect(isRunning(number))
     terminal.press("q")
     #expect(terminal.waitForEnd() == 0 && terminal.isRestored && !isRunning(number))
