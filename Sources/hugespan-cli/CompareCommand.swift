@@ -113,7 +113,7 @@ private func compare(_ invocation: Invocation) throws -> ExitCode {
   if invocation.has("both") && invocation.has("kernel") {
     throw invocation.usageError("--both is both kernels: leave --kernel out")
   }
-  // The simulated one is off unless it was asked for, and has the trace's clock.
+  // At the trace's full speed khugepaged's doing is chance, and the simulated one, unless it was asked for, does nothing.
   let avoidsKhugepaged = invocation.has("both") && !invocation.has("machine") && options.speed == nil
   let plan = ComparisonPlan(
     executable: "/proc/self/exe",

@@ -130,21 +130,15 @@ package func runOnHeap(
     configuration: request.configuration)
 }
 
-/// Where the processes of a run leave their reports; goes away with the last reference.
-private final class ReportDirectory {
-  let path: String
+/// Where the processes of a run leave their reports.
+private struct ReportDirectory {
+  private let directory: PrivateDirectory
+  var path: String { directory.path }
 
   init() throws(ProgramError) {
-    var template = Array("/tmp/hugespan-run-XXXXXX".utf8CString)
-    guard mkdtemp(&template) != nil else {
-      throw ProgramError(.unavailable, "/tmp: no directory can be made for the heap's reports: \(errorText(errno))")
-    }
-    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     // A server may become another user before it ends.
-    chmod(path, 0o1777)
+    directory = try PrivateDirectory(for: "the heap's reports", mode: 0o1777)
   }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
 
   func text(of process: pid_t) -> String? { try? String(contentsOfFile: "\(path)/\(process).json", encoding: .utf8) }
 

@@ -137,7 +137,7 @@ package struct PreloadedLibrary: Sendable {
 /// A name for a library that can stand in LD_PRELOAD, where blanks and colons separate: the path itself, or a link to it.
 final class PreloadName {
   let path: String
-  private let directory: String?
+  private let directory: PrivateDirectory?
 
   init(for library: String) throws(ProgramError) {
     if !library.contains(where: { $0 == ":" || $0.isWhitespace }) {
@@ -145,23 +145,12 @@ final class PreloadName {
       directory = nil
       return
     }
-    var template = Array("/tmp/hugespan-XXXXXX".utf8CString)
-    guard mkdtemp(&template) != nil else {
-      throw ProgramError(
-        .unavailable, "/tmp: no directory can be made for a link to \(library): \(errorText(errno))")
-    }
-    let made = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    let made = try PrivateDirectory(for: "a link to \(library)")
     directory = made
-    path = "\(made)/library.so"
+    path = "\(made.path)/library.so"
     if symlink(library, path) != 0 {
       throw ProgramError(.unavailable, "\(path): cannot be made: \(errorText(errno))")
     }
-  }
-
-  deinit {
-    guard let directory else { return }
-    unlink(path)
-    rmdir(directory)
   }
 }
 

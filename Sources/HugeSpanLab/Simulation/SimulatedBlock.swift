@@ -1,6 +1,6 @@
 // What the simulated kernel has under one pageblock.
 //
-// A block that is absent or one hugepage takes one cache line. A block with base pages has six bitmaps besides, in a side
+// A block that is absent or one hugepage takes one cache line. A block with base pages has five bitmaps besides, in a side
 // table: few blocks of a large heap are so, and a line for each of the others is what lets terabytes be simulated in a
 // gibibyte. Memory comes in folios: a hugepage is one folio of 512 pages and stays one until it is split, however few of its pages
 // are mapped; what is not mapped of a whole folio is charged all the same (phantom). A page table outlives its pages, and
@@ -59,9 +59,9 @@ struct SimulatedBlock: BitwiseCopyable {
   var phantom: Int { folio == 0 ? 0 : Self.pageCount &- Int(folio) }
 }
 
-/// The bitmaps of a block with base pages: 384 bytes.
+/// The bitmaps of a block with base pages: 320 bytes.
 struct SimulatedPages {
-  static let wordCount = 48
+  static let wordCount = 40
   private let words: UnsafeMutablePointer<UInt64>
 
   init(_ words: UnsafeMutablePointer<UInt64>) { self.words = words }
@@ -69,11 +69,14 @@ struct SimulatedPages {
   var present: UnsafeMutablePointer<UInt64> { words }
   /// Mapped pages of the block's whole folio.
   var folio: UnsafeMutablePointer<UInt64> { words + 8 }
-  var lazy: UnsafeMutablePointer<UInt64> { words + 16 }
-  var swapped: UnsafeMutablePointer<UInt64> { words + 24 }
+  /// Of a mapped page, that it was freed lazily; of another, that it is in swap.
+  var marks: UnsafeMutablePointer<UInt64> { words + 16 }
   /// A child maps the page too.
-  var shared: UnsafeMutablePointer<UInt64> { words + 32 }
-  var written: UnsafeMutablePointer<UInt64> { words + 40 }
+  var shared: UnsafeMutablePointer<UInt64> { words + 24 }
+  var written: UnsafeMutablePointer<UInt64> { words + 32 }
+
+  @inline(__always) func lazy(_ word: Int) -> UInt64 { marks[word] & present[word] }
+  @inline(__always) func swapped(_ word: Int) -> UInt64 { marks[word] & ~present[word] }
 
   static func count(_ bits: UnsafeMutablePointer<UInt64>) -> Int {
     var sum = 0

@@ -93,7 +93,7 @@ extension SimulatedState {
       SimulatedPages.forEach(range) { word, mask in
         var freed = mask & pages.present[word] & ~(pages.shared[word] & ~pages.folio[word])
         if isShared { freed &= ~pages.folio[word] }
-        pages.lazy[word] |= freed
+        pages.marks[word] |= freed
         count += freed.nonzeroBitCount
       }
       $0.recount(index)
@@ -149,15 +149,14 @@ extension SimulatedState {
     change(index) {
       SimulatedPages.forEach(range) { word, mask in
         let there = pages.present[word] & mask & ~pages.shared[word]
-        let lazy = there & pages.lazy[word]
+        let lazy = there & pages.marks[word]
         var kept = there & ~lazy
         while kept.nonzeroBitCount > max(room, 0) { kept &= kept &- 1 }
         room -= kept.nonzeroBitCount
         pages.present[word] &= ~(lazy | kept)
         pages.folio[word] &= ~(lazy | kept)
-        pages.lazy[word] &= ~lazy
+        pages.marks[word] = pages.marks[word] & ~lazy | kept
         pages.written[word] &= ~lazy
-        pages.swapped[word] |= kept
         // What was in swap is no zero page when it comes back.
         pages.written[word] |= kept
         gone += lazy.nonzeroBitCount + kept.nonzeroBitCount

@@ -74,8 +74,8 @@ extension SimulatedState {
     let pages = pages(index)
     change(index) {
       for word in 0..<8 {
-        let lazy = pages.lazy[word]
-        for bits in [pages.present, pages.folio, pages.lazy, pages.written, pages.shared] { bits[word] &= ~lazy }
+        let lazy = pages.lazy(word)
+        for bits in [pages.present, pages.folio, pages.marks, pages.written, pages.shared] { bits[word] &= ~lazy }
         if word == 0 && lazy & 1 != 0 { $0.blocks[index].word = 0 }
       }
       $0.recount(index)

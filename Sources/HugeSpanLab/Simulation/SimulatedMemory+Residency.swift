@@ -38,7 +38,7 @@ extension SimulatedState {
         let last = Int(end - start) >> 12
         while page < last {
           let present = pages.present[page >> 6] >> UInt64(page & 63)
-          let swapped = pages.swapped[page >> 6] >> UInt64(page & 63)
+          let swapped = pages.swapped(page >> 6) >> UInt64(page & 63)
           var length = (present & 1 != 0 ? ~present : swapped & 1 != 0 ? ~swapped : present | swapped)
             .trailingZeroBitCount
           length = min(max(length, 1), 64 - page & 63, last - page)

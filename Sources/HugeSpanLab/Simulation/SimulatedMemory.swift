@@ -131,7 +131,7 @@ struct SimulatedState {
     let pages = tables[number]
     SimulatedPages.fill(pages.present, ~0)
     SimulatedPages.fill(pages.folio, ~0)
-    if block.lazy > 0 { SimulatedPages.fill(pages.lazy, ~0) }
+    if block.lazy > 0 { SimulatedPages.fill(pages.marks, ~0) }
     if block.has(Flag.shared) { SimulatedPages.fill(pages.shared, ~0) }
     block.written.set(pages.written)
     blocks[index].side = number
@@ -143,8 +143,13 @@ struct SimulatedState {
     let pages = pages(index)
     blocks[index].present = UInt16(SimulatedPages.count(pages.present))
     blocks[index].folio = UInt16(SimulatedPages.count(pages.folio))
-    blocks[index].lazy = UInt16(SimulatedPages.count(pages.lazy))
-    blocks[index].swapped = UInt16(SimulatedPages.count(pages.swapped))
+    var (lazy, swapped) = (0, 0)
+    for word in 0..<8 {
+      lazy &+= pages.lazy(word).nonzeroBitCount
+      swapped &+= pages.swapped(word).nonzeroBitCount
+    }
+    blocks[index].lazy = UInt16(lazy)
+    blocks[index].swapped = UInt16(swapped)
   }
 
   /// Nothing is left of the block.
@@ -181,7 +186,7 @@ struct SimulatedState {
     for word in 0..<8 {
       let zero = pages.folio[word] & ~pages.written[word]
       pages.present[word] &= ~zero
-      pages.lazy[word] &= ~zero
+      pages.marks[word] &= ~zero
       pages.folio[word] = 0
     }
     recount(index)
@@ -198,9 +203,7 @@ struct SimulatedState {
     if blocks[index].side == 0 { return }
     let pages = pages(index)
     SimulatedPages.forEach(range) { word, mask in
-      for bits in [pages.present, pages.folio, pages.lazy, pages.swapped, pages.shared, pages.written] {
-        bits[word] &= ~mask
-      }
+      for bits in [pages.present, pages.folio, pages.marks, pages.shared, pages.written] { bits[word] &= ~mask }
     }
     recount(index)
   }
@@ -304,15 +307,14 @@ struct SimulatedState {
       SimulatedPages.forEach(range) { word, mask in
         let copied = mask & pages.present[word] & pages.shared[word]
         let absent = mask & ~pages.present[word]
-        let swapped = absent & pages.swapped[word]
+        let swapped = absent & pages.marks[word]
         fresh += (absent & ~swapped).nonzeroBitCount + copied.nonzeroBitCount
         swappedIn += swapped.nonzeroBitCount
-        takenBack += (mask & pages.lazy[word] & ~copied).nonzeroBitCount
+        takenBack += (mask & pages.lazy(word) & ~copied).nonzeroBitCount
         pages.present[word] |= mask
         pages.folio[word] &= ~copied
         pages.shared[word] &= ~copied
-        pages.swapped[word] &= ~mask
-        pages.lazy[word] &= ~mask
+        pages.marks[word] &= ~mask
       }
       $0.recount(index)
     }

@@ -50,6 +50,8 @@ import Testing
     }
   }
 
-  @Test("leave a pageblock in one cache line")
-  func fitIntoALine() { #expect(MemoryLayout<SimulatedBlock>.size == 64) }
+  @Test("leave a pageblock in one cache line, and one with base pages in 384 bytes")
+  func fitIntoALine() {
+    #expect(MemoryLayout<SimulatedBlock>.size == 64 && SimulatedPages.wordCount * 8 == 320)
+  }
 }

@@ -63,6 +63,14 @@ private let churn = """
 
   """
 
+/// The head of a program that asks jemalloc by its name for settings.
+private let speaksToJemalloc = """
+  #include <dlfcn.h>
+  typedef int control(const char *, void *, size_t *, void *, size_t);
+  typedef int control_by_mib(const size_t *, size_t, void *, size_t *, void *, size_t);
+  typedef int to_mib(const char *, size_t *, size_t *);
+  """
+
 @Suite("Under jemalloc", .enabled(if: canRunOnHeap, cannotRunOnHeap)) struct HookTests {
   @Test("eight threads get memory that is theirs, zero where it must be, aligned as asked") func threads() throws {
     let workshop = try Workshop()
@@ -164,10 +172,7 @@ private let churn = """
     let workshop = try Workshop()
     let program = try workshop.compile(
       """
-      #include <dlfcn.h>
-      typedef int control(const char *, void *, size_t *, void *, size_t);
-      typedef int control_by_mib(const size_t *, size_t, void *, size_t *, void *, size_t);
-      typedef int to_mib(const char *, size_t *, size_t *);
+      \(speaksToJemalloc)
       static void *hooks(control *mallctl, unsigned arena) {
         char name[64];
         void *found = NULL;
@@ -210,10 +215,7 @@ private let churn = """
     let workshop = try Workshop()
     let program = try workshop.compile(
       """
-      #include <dlfcn.h>
-      typedef int control(const char *, void *, size_t *, void *, size_t);
-      typedef int control_by_mib(const size_t *, size_t, void *, size_t *, void *, size_t);
-      typedef int to_mib(const char *, size_t *, size_t *);
+      \(speaksToJemalloc)
       static control *mallctl;
       static void print(void) {
         char is_on = 7;
