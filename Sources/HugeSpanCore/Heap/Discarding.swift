@@ -58,9 +58,11 @@ extension HeapState {
   }
 
   /// Whether a page of the block is discarded.
+  @inline(__always)
   func holdsDiscarded(_ block: Block) -> Bool { discardedPages != 0 && discardedCount(block) != 0 }
 
   /// Pages of the block that are discarded.
+  @inline(__always)
   func discardedCount(_ block: Block) -> Int {
     if discardedPages == 0 { return 0 }
     return discards(of: block)?.discarded.count ?? 0
@@ -82,6 +84,7 @@ extension HeapState {
   }
 
   /// Whether every page of `range` is handed out.
+  @inline(__always)
   func isHandedOut(_ range: AddressRange) -> Bool {
     forEachPart(of: range) { block, run in
       block.pointee.kind == .occupied && block.used.containsAll(run)
@@ -90,6 +93,7 @@ extension HeapState {
   }
 
   /// Whether every page of `range` is discarded.
+  @inline(__always)
   func isDiscarded(_ range: AddressRange) -> Bool {
     forEachPart(of: range) { block, run in discards(of: block)?.discarded.containsAll(run) ?? false }
   }

@@ -19,6 +19,7 @@ struct FlightOrigin {
 
 extension HeapState {
   /// Whether a page of `run` is in flight.
+  @inline(__always)
   func isInFlight(_ block: Block, _ run: PageRun) -> Bool {
     for index in 0..<batch.count {
       let entry = origins + index

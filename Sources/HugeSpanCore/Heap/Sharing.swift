@@ -57,6 +57,7 @@ extension HeapState {
   }
 
   /// Whether a wholly free block has to be dropped before it is used again, because a child may share it.
+  @inline(__always)
   func isLostToSharing(_ block: Block) -> Bool { mayBeShared(block) && strategyReleases }
 
   /// A fork is about to happen, or has: everything in memory may be shared from now on.

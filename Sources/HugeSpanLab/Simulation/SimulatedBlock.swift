@@ -59,34 +59,48 @@ struct SimulatedBlock: BitwiseCopyable {
   var phantom: Int { folio == 0 ? 0 : Self.pageCount &- Int(folio) }
 }
 
-/// The bitmaps of a block with base pages: 320 bytes.
+/// The bitmaps of a block with base pages: 320 bytes. What is known of 64 pages lies together, so that a touch of one page misses
+/// one cache line or two, not five.
 struct SimulatedPages {
   static let wordCount = 40
   private let words: UnsafeMutablePointer<UInt64>
 
   init(_ words: UnsafeMutablePointer<UInt64>) { self.words = words }
 
-  var present: UnsafeMutablePointer<UInt64> { words }
+  /// One of the bitmaps: eight words, five apart.
+  struct Bits {
+    fileprivate let words: UnsafeMutablePointer<UInt64>
+
+    @inline(__always)
+    subscript(word: Int) -> UInt64 {
+      get { words[word &* 5] }
+      nonmutating set { words[word &* 5] = newValue }
+    }
+
+    /// Set bits.
+    var count: Int {
+      var sum = 0
+      for word in 0..<8 { sum &+= self[word].nonzeroBitCount }
+      return sum
+    }
+
+    func fill(_ value: Bool) { for word in 0..<8 { self[word] = value ? ~0 : 0 } }
+  }
+
+  var present: Bits { Bits(words: words) }
   /// Mapped pages of the block's whole folio.
-  var folio: UnsafeMutablePointer<UInt64> { words + 8 }
+  var folio: Bits { Bits(words: words + 1) }
   /// Of a mapped page, that it was freed lazily; of another, that it is in swap.
-  var marks: UnsafeMutablePointer<UInt64> { words + 16 }
+  var marks: Bits { Bits(words: words + 2) }
   /// A child maps the page too.
-  var shared: UnsafeMutablePointer<UInt64> { words + 24 }
-  var written: UnsafeMutablePointer<UInt64> { words + 32 }
+  var shared: Bits { Bits(words: words + 3) }
+  var written: Bits { Bits(words: words + 4) }
 
   @inline(__always) func lazy(_ word: Int) -> UInt64 { marks[word] & present[word] }
   @inline(__always) func swapped(_ word: Int) -> UInt64 { marks[word] & ~present[word] }
 
-  static func count(_ bits: UnsafeMutablePointer<UInt64>) -> Int {
-    var sum = 0
-    for index in 0..<8 { sum &+= bits[index].nonzeroBitCount }
-    return sum
-  }
-
-  static func fill(_ bits: UnsafeMutablePointer<UInt64>, _ value: UInt64) {
-    for index in 0..<8 { bits[index] = value }
-  }
+  /// Nothing is known of any page.
+  func clear() { words.update(repeating: 0, count: Self.wordCount) }
 
   /// Passes each word of `range` with the bits of it that are meant.
   @inline(__always)
@@ -123,8 +137,7 @@ final class SimulatedPageTables {
   /// A piece of zeros.
   func take() -> UInt32 {
     if let number = free.popLast() {
-      let pages = self[number]
-      for index in 0..<SimulatedPages.wordCount { pages.present[index] = 0 }
+      self[number].clear()
       return number
     }
     if Int(used) == chunks.count * Self.perChunk {

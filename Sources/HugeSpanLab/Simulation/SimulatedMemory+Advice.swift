@@ -63,6 +63,7 @@ extension SimulatedState {
     return price
   }
 
+  @inline(__always)
   private func presentPages(_ index: Int, _ range: Range<Int>) -> Int {
     if blocks[index].side == 0 { return min(Int(blocks[index].present), range.count) }
     let pages = pages(index)

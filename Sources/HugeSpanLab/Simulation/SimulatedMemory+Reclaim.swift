@@ -158,7 +158,7 @@ extension SimulatedState {
   mutating func endChildren() {
     for index in 0..<blockCount {
       blocks[index].flags &= ~Flag.shared
-      if blocks[index].side != 0 { SimulatedPages.fill(pages(index).shared, 0) }
+      if blocks[index].side != 0 { pages(index).shared.fill(false) }
     }
   }
 }

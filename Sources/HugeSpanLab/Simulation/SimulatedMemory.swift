@@ -129,10 +129,10 @@ struct SimulatedState {
     let block = blocks[index]
     let number = tables.take()
     let pages = tables[number]
-    SimulatedPages.fill(pages.present, ~0)
-    SimulatedPages.fill(pages.folio, ~0)
-    if block.lazy > 0 { SimulatedPages.fill(pages.marks, ~0) }
-    if block.has(Flag.shared) { SimulatedPages.fill(pages.shared, ~0) }
+    pages.present.fill(true)
+    pages.folio.fill(true)
+    if block.lazy > 0 { pages.marks.fill(true) }
+    if block.has(Flag.shared) { pages.shared.fill(true) }
     block.written.set(pages.written)
     blocks[index].side = number
     blocks[index].flags = block.flags & ~(Flag.mappedHuge | Flag.shared) | Flag.pageTable
@@ -141,8 +141,8 @@ struct SimulatedState {
   /// The counts of a block with bitmaps, from its bitmaps.
   mutating func recount(_ index: Int) {
     let pages = pages(index)
-    blocks[index].present = UInt16(SimulatedPages.count(pages.present))
-    blocks[index].folio = UInt16(SimulatedPages.count(pages.folio))
+    blocks[index].present = UInt16(pages.present.count)
+    blocks[index].folio = UInt16(pages.folio.count)
     var (lazy, swapped) = (0, 0)
     for word in 0..<8 {
       lazy &+= pages.lazy(word).nonzeroBitCount
@@ -279,6 +279,7 @@ struct SimulatedState {
   }
 
   /// How many of `range` are not there, or are there and shared with a child.
+  @inline(__always)
   private func missingPages(_ index: Int, _ range: Range<Int>) -> Int {
     if blocks[index].side == 0 { return range.count }
     let pages = pages(index)
@@ -299,6 +300,7 @@ struct SimulatedState {
       wanted = missing
     }
     var (fresh, swappedIn, takenBack) = (0, 0, 0)
+    var (mapped, copiedOfFolio, wereLazy) = (0, 0, 0)
     change(index) {
       if $0.blocks[index].has(Flag.mappedHuge) { $0.unmapHuge(index) }
       if $0.blocks[index].side == 0 { $0.blocks[index].side = $0.tables.take() }
@@ -307,16 +309,24 @@ struct SimulatedState {
       SimulatedPages.forEach(range) { word, mask in
         let copied = mask & pages.present[word] & pages.shared[word]
         let absent = mask & ~pages.present[word]
+        mapped += absent.nonzeroBitCount
+        copiedOfFolio += (copied & pages.folio[word]).nonzeroBitCount
         let swapped = absent & pages.marks[word]
         fresh += (absent & ~swapped).nonzeroBitCount + copied.nonzeroBitCount
         swappedIn += swapped.nonzeroBitCount
-        takenBack += (mask & pages.lazy(word) & ~copied).nonzeroBitCount
+        let lazy = mask & pages.lazy(word)
+        wereLazy += lazy.nonzeroBitCount
+        takenBack += (lazy & ~copied).nonzeroBitCount
         pages.present[word] |= mask
         pages.folio[word] &= ~copied
         pages.shared[word] &= ~copied
         pages.marks[word] &= ~mask
       }
-      $0.recount(index)
+      // As `recount` would find them, of the words that were touched.
+      $0.blocks[index].present += UInt16(mapped)
+      $0.blocks[index].folio -= UInt16(copiedOfFolio)
+      $0.blocks[index].lazy -= UInt16(wereLazy)
+      $0.blocks[index].swapped -= UInt16(swappedIn)
     }
     totals.faults += fresh + swappedIn
     totals.lazyWrites += takenBack
@@ -327,6 +337,7 @@ struct SimulatedState {
   }
 
   /// Whether the block's folio is a child's too.
+  @inline(__always)
   func isFolioShared(_ index: Int) -> Bool {
     let block = blocks[index]
     if block.has(Flag.mappedHuge) { return block.has(Flag.shared) }

@@ -15,8 +15,8 @@ struct WrittenPages: BitwiseCopyable {
   /// Nobody wrote any.
   init() {}
 
-  /// Those whose bits are set in the eight words at `bits`.
-  init(_ bits: UnsafeMutablePointer<UInt64>) {
+  /// Those whose bits are set.
+  init(_ bits: SimulatedPages.Bits) {
     for word in 0..<8 {
       var rest = bits[word]
       while rest != 0 {
@@ -53,8 +53,8 @@ struct WrittenPages: BitwiseCopyable {
     }
   }
 
-  /// Sets the bits of all written pages in the eight words at `bits`, which are zeros.
-  func set(_ bits: UnsafeMutablePointer<UInt64>) {
+  /// Sets the bits of all written pages; none is set before.
+  func set(_ bits: SimulatedPages.Bits) {
     for pair in 0..<256 where pairs[pair >> 6] >> UInt64(pair & 63) & 1 != 0 {
       bits[pair >> 5] |= 3 << UInt64(pair & 31 &* 2)
     }

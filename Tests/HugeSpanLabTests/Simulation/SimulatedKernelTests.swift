@@ -155,7 +155,7 @@ private func residency(_ kernel: some Kernel, _ range: AddressRange) throws -> [
         sum.swapped += Int(block.swapped)
         if block.side == 0 { continue }
         let pages = state.pointee.pages(index)
-        #expect(SimulatedPages.count(pages.present) == block.present)
+        #expect(pages.present.count == block.present)
         for word in 0..<8 { #expect(pages.folio[word] & ~pages.present[word] == 0) }
         #expect((0..<8).reduce(0) { $0 + pages.lazy($1).nonzeroBitCount } == block.lazy)
         #expect((0..<8).reduce(0) { $0 + pages.swapped($1).nonzeroBitCount } == block.swapped)

@@ -6,11 +6,18 @@ import Testing
 @testable import HugeSpanLab
 
 @Suite struct WrittenPagesOfAHugepage {
+  /// Passes a bitmap of no page.
+  private func withBits<Result>(_ body: (SimulatedPages.Bits) -> Result) -> Result {
+    withUnsafeTemporaryAllocation(of: UInt64.self, capacity: SimulatedPages.wordCount) { words in
+      words.initialize(repeating: 0)
+      return body(SimulatedPages(words.baseAddress!).written)
+    }
+  }
+
   /// The pages that count as written.
   private func pages(_ written: WrittenPages) -> Set<Int> {
-    withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 8) { bits in
-      bits.initialize(repeating: 0)
-      written.set(bits.baseAddress!)
+    withBits { bits in
+      written.set(bits)
       return Set((0..<512).filter { bits[$0 >> 6] >> UInt64($0 & 63) & 1 != 0 })
     }
   }
@@ -41,11 +48,11 @@ import Testing
 
   @Test("come back from a table of base pages as they were")
   func comeBackFromATable() {
-    withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 8) { bits in
+    withBits { bits in
       for truth in [Set(0..<512), Set(63..<130), Set([5]), Set(0..<511), Set((1..<64)).union(400..<448), []] {
-        bits.initialize(repeating: 0)
+        for word in 0..<8 { bits[word] = 0 }
         for page in truth { bits[page >> 6] |= 1 << UInt64(page & 63) }
-        #expect(pages(WrittenPages(bits.baseAddress!)) == truth)
+        #expect(pages(WrittenPages(bits)) == truth)
       }
     }
   }
