@@ -12,6 +12,7 @@
 // The rules were measured on Linux 6.18 and are those of the model that the heap's tests check against the real kernel, step by
 // step; a test holds this one against that model.
 
+import CHugeSpanShims
 import HugeSpanCore
 
 /// State of one pageblock: 64 bytes.
@@ -117,17 +118,28 @@ struct SimulatedPages {
   }
 }
 
+/// Address space of zeros for a table, on hugepages as far as it is used and they are to be had.
+func mapHuge(_ byteCount: Int) -> UnsafeMutableRawPointer {
+  let address = hs_shim_map(byteCount)
+  precondition(address > 0 || address < -4095, "no address space for a table of the simulated kernel")
+  // MADV_HUGEPAGE; a refusal costs only time.
+  _ = hs_shim_madvise(UInt(bitPattern: address), byteCount, 14)
+  return UnsafeMutableRawPointer(bitPattern: address)!
+}
+
 /// The side table: fixed pieces of zeroed memory, handed out by number and taken back.
 final class SimulatedPageTables {
-  private static let perChunk = 4096
+  /// 20 MiB: of large heaps each touch would miss the TLB if these were on base pages.
+  private static let perChunk = 1 << 16
+  private static let chunkBytes = perChunk * SimulatedPages.wordCount * 8
   private var chunks: [UnsafeMutablePointer<UInt64>] = []
   private var free: [UInt32] = []
   private var used: UInt32 = 0
 
-  deinit { for chunk in chunks { chunk.deallocate() } }
+  deinit { for chunk in chunks { _ = hs_shim_unmap(UInt(bitPattern: chunk), Self.chunkBytes) } }
 
   /// Bytes that the table takes.
-  var byteCount: Int { chunks.count * Self.perChunk * SimulatedPages.wordCount * 8 + free.capacity * 4 }
+  var byteCount: Int { Int(used) * SimulatedPages.wordCount * 8 + free.capacity * 4 }
 
   subscript(number: UInt32) -> SimulatedPages {
     let index = Int(number &- 1)
@@ -141,9 +153,7 @@ final class SimulatedPageTables {
       return number
     }
     if Int(used) == chunks.count * Self.perChunk {
-      let chunk = UnsafeMutablePointer<UInt64>.allocate(capacity: Self.perChunk * SimulatedPages.wordCount)
-      chunk.initialize(repeating: 0, count: Self.perChunk * SimulatedPages.wordCount)
-      chunks.append(chunk)
+      chunks.append(mapHuge(Self.chunkBytes).assumingMemoryBound(to: UInt64.self))
     }
     used += 1
     return used

@@ -70,11 +70,7 @@ struct SimulatedState {
     self.options = options
     self.costs = costs
     random = SeededRandom(seed: options.seed)
-    let address = hs_shim_map(Self.capacity * MemoryLayout<SimulatedBlock>.stride)
-    precondition(address > 0 || address < -4095, "no address space for the blocks of a simulated kernel")
-    // MADV_HUGEPAGE; a refusal costs only time. At 100 GiB each touch of a random block missed the TLB.
-    _ = hs_shim_madvise(UInt(bitPattern: address), Self.capacity * MemoryLayout<SimulatedBlock>.stride, 14)
-    blocks = UnsafeMutableRawPointer(bitPattern: address)!.assumingMemoryBound(to: SimulatedBlock.self)
+    blocks = mapHuge(Self.capacity * MemoryLayout<SimulatedBlock>.stride).assumingMemoryBound(to: SimulatedBlock.self)
   }
 
   /// Gives the blocks back.
