@@ -334,12 +334,12 @@ extension PageHeapCore {
     for index in 0..<state.pointee.arenaCount {
       guard let found = state.pointee.arenas[index].bestRun(count: blocks, alignment: alignment) else { continue }
       if let known = best?.run,
-        (known.length, -known.resident) <= (found.length, -found.resident)
+        (-known.resident, known.length) <= (-found.resident, found.length)
       {
         continue
       }
       best = (index, found)
-      if found.length == blocks && found.resident == blocks { break }
+      if found.resident == blocks && found.length == blocks { break }
     }
     return best.map {
       SpanPlace(arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks)
