@@ -5,7 +5,7 @@
 // An arena is reserved without memory, advised for hugepages once, and committed from the front in steps.
 //
 // Its table is one mapping of real, lazily faulted memory: four bitmaps with a bit per block, the block entries, and, if
-// the heap keeps user data, a word per page, and eight bytes per block if the policy keeps accounts.
+// the heap keeps user data, a word per page, and twelve bytes per block if the policy keeps accounts.
 //
 //   free      the block is wholly free (absent or freeResident)
 //   resident  the block is wholly free and freeResident

@@ -54,7 +54,7 @@ struct BlockHeader {
   var inFlight: UInt16
   /// Longest run of pages clear in the used map.
   var longest: UInt16
-  /// `phantom` in the lower ten bits, `cause` above: the header is one cache line, and both are off the hot path.
+  /// `phantom` in the lower ten bits, `cause` in the next four, and `wasClaimed` in the highest: the header is one cache line.
   var phantomAndCause: UInt16
   /// Number of the placement list the block is in, or `noList`.
   var list: UInt16
@@ -75,8 +75,14 @@ struct BlockHeader {
 
   /// What made the block's backing what it is.
   var cause: BackingCause {
-    get { BackingCause(rawValue: UInt8(truncatingIfNeeded: phantomAndCause >> 10)) ?? .none }
-    set { phantomAndCause = phantomAndCause & 0x3ff | UInt16(newValue.rawValue) << 10 }
+    get { BackingCause(rawValue: UInt8(truncatingIfNeeded: phantomAndCause >> 10 & 0xf)) ?? .none }
+    set { phantomAndCause = phantomAndCause & ~0x3c00 | UInt16(newValue.rawValue) << 10 }
+  }
+
+  /// A use of the block began since a policy that looks at blocks last saw it.
+  var wasClaimed: Bool {
+    @inline(__always) get { phantomAndCause & 0x8000 != 0 }
+    @inline(__always) set { phantomAndCause = phantomAndCause & ~0x8000 | (newValue ? 0x8000 : 0) }
   }
 }
 

@@ -248,6 +248,7 @@ struct HeapState {
       claimAbsent(block)
     }
     block.pointee.kind = .occupied
+    block.pointee.wasClaimed = true
     block.pointee.longest = UInt16(pagesPerBlock)
     block.pointee.list = noList
     if transient { block.pointee.flags.insert(.transient) }

@@ -41,6 +41,7 @@ extension PageHeapCore {
           continue
         }
         let verdict = policy.judge(state.pointee.facts(of: block), &account.pointee)
+        if block.pointee.wasClaimed { block.pointee.wasClaimed = false }
         if verdict == .leave { continue }
         let ranges = state.pointee.totals.releaseRanges - before + state.pointee.batch.count
         if ranges >= limit || state.pointee.waitingScavengers > 0 {
@@ -125,6 +126,7 @@ extension HeapState {
   func facts(of block: Block) -> BlockFacts {
     var facts = BlockFacts()
     facts.isOccupied = block.pointee.kind == .occupied
+    facts.wasClaimed = block.pointee.wasClaimed
     facts.isResident = block.pointee.kind != .absent
     facts.isBroken = block.isBroken
     // Nobody runs on what is discarded, and a copy of it could not be dropped any more.

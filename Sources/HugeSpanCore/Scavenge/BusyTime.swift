@@ -9,8 +9,8 @@
 
 /// Follows busy times by ticks.
 struct BusyTime {
-  /// Seconds of idleness that end a busy time.
-  static let rest: Double = 1
+  /// Seconds of idleness after which a program rests, which ends a busy time.
+  static let rest: Double = 0.75
   /// A program is idle below this share of what it kept busy so far or last time, and below this many CPUs: a night has its
   /// chores too.
   static let idleShare: Double = 0.1
@@ -20,6 +20,7 @@ struct BusyTime {
   private var cpuSeconds: Double = 0
   /// Microseconds for each used page.
   private var tax: Double = 0
+  /// Since the program was last busy.
   private var idleSeconds: Double = 0
   private var lastSeconds: Double = 0
   private var lastTax: Double = 0
@@ -45,6 +46,9 @@ struct BusyTime {
     cpuSeconds = 0
     tax = 0
   }
+
+  /// The program does next to nothing, and not only for a moment: what is free is not wanted again soon.
+  var isOver: Bool { lastSeconds > 0 && idleSeconds >= BusyTime.rest }
 
   /// What a busy time costs on base pages, for each used page: the most of the last and of the one that goes on; nil if there was none.
   var taxOfBusyTime: Double? { seconds > 0 || lastSeconds > 0 ? max(lastTax, tax) : nil }

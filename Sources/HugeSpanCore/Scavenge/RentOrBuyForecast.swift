@@ -53,8 +53,10 @@ extension RentOrBuyPolicy {
     let accrued = isCurrent ? Double(account.accrued) : 0
     if !facts.isBroken {
       if !breaksIntact || facts.idlePages == 0 { return BlockForecast() }
+      let use = account.phase == .occupied ? Double(account.seconds) : 0
       return BlockForecast(
-        .breakBlock, accrued: accrued, price: priceOfBreaking(facts), rate: gainOfBreaking(facts))
+        .breakBlock, accrued: accrued, price: priceOfBreaking(facts, accrued: accrued, after: use),
+        rate: gainOfBreaking(facts))
     }
     let gain = gainOfRebuilding(facts)
     let mayRebuild = rebuilds && facts.mayRebuild
@@ -77,17 +79,26 @@ extension RentOrBuyPolicy {
       ? 0 : max(1, Int(min(seconds * 1e6 * RentOrBuyPolicy.rebuildShare / max(costs.rebuild, 1), 1e6)))
   }
 
+  /// What will have accrued when the block is broken. The use goes on meanwhile, and may become long enough for the lower price.
+  private func priceOfBreaking(_ facts: BlockFacts, accrued: Double, after use: Double) -> Double {
+    let full = priceOfBreaking(facts)
+    let gain = gainOfBreaking(facts)
+    if gain <= 0 { return full }
+    let becomesLong = accrued + gain * max(0, gapThatPays(facts) - use)
+    return min(full, max(RentOrBuyPolicy.longUseShare * full, becomesLong))
+  }
+
   private func forecastEmpty(_ facts: BlockFacts, _ account: BlockAccount) -> BlockForecast {
     if !facts.isResident || facts.idlePages == 0 { return BlockForecast() }
     // What is left of a broken block goes at the next look.
     if facts.isBroken { return BlockForecast(.releaseWhole, accrued: 0, price: 0, rate: blockRent) }
     if account.phase == .occupied {
       // Not seen empty yet: its wait begins, and depends on how many are empty then.
-      return BlockForecast(
-        .releaseWhole, accrued: 0, price: wholeWait(WaitLearner.Depth(emptyBlocks: 1)) * blockRent, rate: blockRent)
+      let wait = wholeWait(emptyBlocks: 1, afterLongUse: wasUsedLong(account))
+      return BlockForecast(.releaseWhole, accrued: 0, price: wait * blockRent, rate: blockRent)
     }
     return BlockForecast(
-      .releaseWhole, accrued: Double(account.accrued) * blockRent, price: wholeWait(account.depth) * blockRent,
+      .releaseWhole, accrued: Double(account.accrued) * blockRent, price: wholeWait(account.gap) * blockRent,
       rate: blockRent)
   }
 }

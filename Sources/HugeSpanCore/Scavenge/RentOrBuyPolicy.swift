@@ -16,7 +16,16 @@
 //
 // The shares (`breakShare` and so on) are less than one, the break-even of a gap of unknown length, because idle pages of a block in use are not
 // such a gap: the longer they have been idle the longer they will be. They were found on the bundled traces at three prices, and the
-// cost is flat around them. What breaking costs later is in proportion to the pages that stay in use: a block that is broken when
+// cost is flat around them. Four things of the block and the program say that a step pays more or less surely, and change its share:
+//
+//   a long use before    what was in use for long is idle for long (WaitLearner): if a gap as long as the use before would pay
+//                        for breaking a block, a third of the wait suffices
+//   a program that rests what is free is not wanted soon: half of the wait for what is idle (BusyTime)
+//   a block that fills   a page that comes back to a broken block says that more will; each speaks for a rebuild as four faults.
+//                        (Without it blocks were filled fault by fault in the morning, and then rebuilt.)
+//   a busy time that was long enough once (BusyTime)
+//
+// What breaking costs later is in proportion to the pages that stay in use: a block that is broken when
 // the load returns pays tax on them until a rebuild is worth its price, and then the rebuild. Without that term blocks that
 // are half in use were broken at the end of idle times that were about as long as the wait (the redis trace at price 100: twice the excess).
 //
@@ -26,6 +35,8 @@
 /// What the heap knows of one block, as far as prices depend on it.
 package struct BlockFacts {
   package var isOccupied = false
+  /// A use of it began since the last look.
+  package var wasClaimed = false
   /// In memory: occupied, or wholly free and resident.
   package var isResident = false
   package var isBroken = false
@@ -46,27 +57,25 @@ package struct BlockFacts {
   package init() {}
 }
 
-/// What is kept of each block between ticks: eight bytes.
+/// What is kept of each block between ticks: twelve bytes.
 package struct BlockAccount {
   /// Microseconds that speak for the next step: rent of idle pages, or tax of a broken block. For an empty block
   /// the seconds since it was first seen empty.
   package var accrued: Float = 0
-  /// Idle pages of an intact block when it was last seen; of an empty block the depth of its gap.
-  package var idle: UInt16 = 0
+  /// Seconds for which the block was seen in use. For an empty block the wait after which it was released, in seconds; infinite if
+  /// it was not.
+  package var seconds: Float = 0
+  /// When it was last seen, idle pages of an intact block, or released ones of a broken block; of an empty block the kind of its gap.
+  package var pages: UInt16 = 0
   package var phase: Phase = .occupied
   /// Whether the block was broken when it was last seen.
   package var wasBroken: Bool = false
 
   /// Nothing seen yet.
-  package init(accrued: Float = 0, idle: UInt16 = 0, phase: Phase = .occupied, wasBroken: Bool = false) {
-    self.accrued = accrued
-    self.idle = idle
-    self.phase = phase
-    self.wasBroken = wasBroken
-  }
+  package init() {}
 
-  /// How many blocks were empty when an empty block's gap began.
-  var depth: WaitLearner.Depth { WaitLearner.Depth(index: UInt8(truncatingIfNeeded: idle)) }
+  /// What is known of an empty block's gap.
+  var gap: WaitLearner.GapKind { WaitLearner.GapKind(index: UInt8(truncatingIfNeeded: pages)) }
 
   package enum Phase: UInt8 {
     case occupied
@@ -126,7 +135,13 @@ package struct RentOrBuyPolicy: Sendable {
   static let rebuildShare: Double = 0.2
   /// Shares of its price at which the next step of a block in use is taken.
   static let breakShare: Double = 0.3
-  static let releaseShare: Double = 0.5
+  static let releaseShare: Double = 0.25
+  /// Of the wait for breaking a block, if a gap as long as the use before would pay for it.
+  static let longUseShare: Double = 0.3
+  /// Of the waits for what is idle, while the program rests.
+  static let restShare: Double = 0.5
+  /// How many faults a page that comes back to a broken block stands for: there are more to come.
+  static let fillWeight: Double = 4
   static let unpromisedShare: Double = 0.5
   /// Share of a rebuild's price that has to have accrued when the busy time that goes on promises to pay the rest.
   static let promisedShare: Double = 0.25
@@ -148,12 +163,20 @@ package struct RentOrBuyPolicy: Sendable {
   /// Share of partially released pages that is expected to come back.
   package var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
 
-  /// The wait of an empty block in seconds, if `emptyBlocks` were empty when it fell empty.
-  package func wholeWait(emptyBlocks: Int) -> Double { wholeWait(WaitLearner.Depth(emptyBlocks: emptyBlocks)) }
-
-  func wholeWait(_ depth: WaitLearner.Depth) -> Double {
-    blockRent > 0 ? learner.wait(at: depth) * costs.wholeBlock / blockRent : .infinity
+  /// The wait of an empty block in seconds, if `emptyBlocks` were empty when it fell empty, after a long use or a short one.
+  package func wholeWait(emptyBlocks: Int, afterLongUse: Bool = false) -> Double {
+    wholeWait(WaitLearner.GapKind(emptyBlocks: emptyBlocks, afterLongUse: afterLongUse))
   }
+
+  func wholeWait(_ gap: WaitLearner.GapKind) -> Double {
+    if blockRent <= 0 { return .infinity }
+    // The guard's promise is for break-even.
+    let wait = learner.isGuarded ? 1 : learner.wait(of: gap) * idleShare
+    return wait * costs.wholeBlock / blockRent
+  }
+
+  /// Share of the waits for what is idle.
+  private var idleShare: Double { busyTime.isOver ? RentOrBuyPolicy.restShare : 1 }
 
   /// A tick begins. `refaultedParts` and `releasedParts` are pages since the last one, of blocks in use.
   package mutating func begin(_ input: ScavengeInput, releasedParts released: Int, refaultedParts refaulted: Int)
@@ -199,11 +222,13 @@ package struct RentOrBuyPolicy: Sendable {
   package mutating func judge(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if !facts.isOccupied { return judgeEmpty(facts, &account) }
     if account.phase != .occupied {
-      if account.phase == .gap { bookGap(Double(account.accrued), account.depth) }
+      if account.phase == .gap { book(account, seconds: Double(account.accrued)) }
       account = BlockAccount()
     }
+    account.seconds = facts.wasClaimed ? 0 : account.seconds + Float(seconds)
     if facts.isBroken != account.wasBroken {
       account.accrued = 0
+      account.pages = 0
       account.wasBroken = facts.isBroken
     }
     return facts.isBroken ? judgeBroken(facts, &account) : judgeIntact(facts, &account)
@@ -212,22 +237,26 @@ package struct RentOrBuyPolicy: Sendable {
   private mutating func judgeEmpty(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if account.phase != .occupied && facts.isResident && facts.age < 1.5 * seconds {
       // It was used in between: one gap ended, another began.
-      if account.phase == .gap { bookGap(Double(account.accrued), account.depth) }
-      account.phase = .occupied
+      if account.phase == .gap { book(account, seconds: Double(account.accrued)) }
+      account = BlockAccount()
     }
     if facts.isResident { emptyCounted += 1 }
     if account.phase == .occupied {
       // A block that nobody ever used waits for nothing.
       if !facts.isResident { return .leave }
       emptyBlocks += 1
-      account = BlockAccount(
-        accrued: 0, idle: UInt16(WaitLearner.Depth(emptyBlocks: emptyBlocks).index), phase: .gap, wasBroken: false)
+      let wasLong = !facts.wasClaimed && wasUsedLong(account)
+      let gap = WaitLearner.GapKind(emptyBlocks: emptyBlocks, afterLongUse: wasLong)
+      account = BlockAccount()
+      account.pages = UInt16(gap.index)
+      account.seconds = .infinity
+      account.phase = .gap
     } else if account.phase == .gap {
       let before = Double(account.accrued)
       account.accrued += Float(seconds)
-      learner.follow(account.depth, from: inPurchases(before), to: inPurchases(Double(account.accrued)))
+      learner.follow(account.gap, from: inPurchases(before), to: inPurchases(Double(account.accrued)))
       if inPurchases(Double(account.accrued)) >= WaitLearner.longest {
-        bookGap(Double(account.accrued) + 1e9, account.depth)
+        book(account, seconds: Double(account.accrued) + 1e9)
         account.phase = .booked
       }
     } else {
@@ -236,14 +265,23 @@ package struct RentOrBuyPolicy: Sendable {
     if !facts.isResident || facts.idlePages == 0 { return .leave }
     // What is left of a broken block keeps it from coming back huge.
     if facts.isBroken { return .releaseWhole }
-    return Double(account.accrued) >= wholeWait(account.depth) ? .releaseWhole : .leave
+    if Double(account.accrued) < wholeWait(account.gap) { return .leave }
+    account.seconds = min(account.seconds, account.accrued)
+    return .releaseWhole
+  }
+
+  /// Whether the use of a block that is or was in use has lasted for as long as it pays to wait for an empty one.
+  func wasUsedLong(_ account: BlockAccount) -> Bool {
+    inPurchases(Double(account.seconds)) >= WaitLearner.longUse
   }
 
   /// The rent of an empty block for `seconds`, in units of its purchase.
   private func inPurchases(_ seconds: Double) -> Double { seconds * blockRent / costs.wholeBlock }
 
-  private mutating func bookGap(_ seconds: Double, _ depth: WaitLearner.Depth) {
-    learner.book(depth, gap: inPurchases(seconds), wait: learner.wait(at: depth))
+  /// A gap of so many seconds is over, or long enough; if the block is still there, what was not waited for is yet to come.
+  private mutating func book(_ account: BlockAccount, seconds: Double) {
+    let wait = account.seconds.isFinite ? inPurchases(Double(account.seconds)) : learner.wait(of: account.gap)
+    learner.book(account.gap, gap: inPurchases(seconds), wait: wait)
   }
 
   /// The rent of pages that stayed free, less the tax of a broken block, until it has paid for breaking it.
@@ -253,10 +291,11 @@ package struct RentOrBuyPolicy: Sendable {
       return .leave
     }
     // Pages that were taken since the last look take their share of the rent along; pages that were freed have paid none.
-    if facts.idlePages < Int(account.idle) { account.accrued *= Float(facts.idlePages) / Float(account.idle) }
-    account.idle = UInt16(truncatingIfNeeded: facts.idlePages)
+    if facts.idlePages < Int(account.pages) { account.accrued *= Float(facts.idlePages) / Float(account.pages) }
+    account.pages = UInt16(truncatingIfNeeded: facts.idlePages)
     account.accrued = max(0, account.accrued + Float(gainOfBreaking(facts) * seconds))
-    return Double(account.accrued) < priceOfBreaking(facts) ? .leave : .releaseIdle
+    let share = Double(account.seconds) >= gapThatPays(facts) ? RentOrBuyPolicy.longUseShare : 1
+    return Double(account.accrued) < share * priceOfBreaking(facts) ? .leave : .releaseIdle
   }
 
   /// What speaks for breaking an intact block, in microseconds a second.
@@ -264,9 +303,17 @@ package struct RentOrBuyPolicy: Sendable {
     Double(facts.idlePages) * pageRent - taxPerPage * Double(facts.usedPages)
   }
 
-  /// What has to accrue before an intact block is broken.
+  /// What has to accrue before an intact block is broken, whatever its use before was.
   func priceOfBreaking(_ facts: BlockFacts) -> Double {
     RentOrBuyPolicy.breakShare * (costs.split + purchase(facts)) + afterReturn(facts)
+  }
+
+  /// How long the pages of an intact block have to stay idle to pay for all that breaking it costs, in seconds. If the block was in
+  /// use for that long before, a share of the price suffices.
+  func gapThatPays(_ facts: BlockFacts) -> Double {
+    let gain = gainOfBreaking(facts)
+    if gain <= 0 { return .infinity }
+    return (costs.split + purchase(facts) + afterReturn(facts) / RentOrBuyPolicy.returnShare) / gain
   }
 
   /// What a broken block pays when the load returns, as far as it is to be expected: a rebuild and as much in tax before it, in
@@ -286,6 +333,9 @@ package struct RentOrBuyPolicy: Sendable {
   private mutating func judgeBroken(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     let rate = gainOfRebuilding(facts)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
+    let back = Int(account.pages) - facts.releasedPages
+    if back > 0 { account.accrued += Float(RentOrBuyPolicy.fillWeight * costs.pageFault * Double(back)) }
+    account.pages = UInt16(truncatingIfNeeded: facts.releasedPages)
     let rebuilds = rebuilds && facts.mayRebuild
     if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= rebuildWait(facts) {
       rebuildBudget -= 1

@@ -47,7 +47,9 @@ private final class MapOnly {
       var best: BlockRun? = nil
       for first in block..<(block + max(length - count + 1, 0)) where arena.address(ofBlock: first) % alignment == 0 {
         let resident = (first..<(first + count)).filter { arena.isResident($0) }.count
-        if best == nil || resident > best!.resident { best = BlockRun(first: first, length: length, resident: resident) }
+        if best == nil || resident > best!.resident {
+          best = BlockRun(first: first, length: length, resident: resident)
+        }
       }
       if let best { found.append(best) }
       block += length + 1

@@ -48,6 +48,27 @@ private final class Clocked<K: Kernel> {
     #expect(kernel.violations == [])
   }
 
+  /// The heap tells the policy when a use begins, however short the pauses between uses are.
+  @Test func givesABlockBackAtOnceThatWasInUseForLongAndNotOneThatWasTakenAgainAndAgain() throws {
+    let kernel = ModelKernel()
+    let clocked = try Clocked(kernel, priced())
+    let long = try clocked.heap.allocate(SpanRequest(pageCount: 512)).span
+    kernel.touch(long.range)
+    for _ in 0..<16 {
+      let short = try clocked.heap.allocate(SpanRequest(pageCount: 512)).span
+      kernel.touch(short.range)
+      clocked.pass(seconds: 0.25)
+      clocked.heap.free(short)
+    }
+    clocked.heap.free(long)
+    clocked.pass(seconds: 0.25)
+    #expect(kernel.presentBytes == 1 << 21)
+    clocked.pass(seconds: 1)
+    #expect(kernel.presentBytes == 0)
+    clocked.heap.checkInvariants()
+    #expect(kernel.violations == [])
+  }
+
   @Test func breaksABlockOfAnIdleProgramAndRebuildsItWhenTheProgramIsBusy() throws {
     let kernel = ModelKernel()
     let clocked = try Clocked(kernel, priced())

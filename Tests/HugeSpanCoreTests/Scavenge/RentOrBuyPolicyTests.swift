@@ -74,6 +74,74 @@ private func partlyFree(used: Int, broken: Bool = false, released: Int = 0) -> B
     #expect(abs(time - seconds) < 0.11 + seconds * 0.05)
   }
 
+  /// What was in use for longer than it pays to wait for it is idle for long; unless the use was many short ones.
+  @Test func releasesAnEmptyBlockAtOnceAfterALongUse() throws {
+    let long = Trial()
+    for _ in 0..<6 { #expect(long.tick(partlyFree(used: 512)) == .leave) }
+    #expect(long.tick(emptyBlock(age: 0.1)) == .releaseWhole)
+
+    let short = Trial()
+    for _ in 0..<3 { #expect(short.tick(partlyFree(used: 512)) == .leave) }
+    #expect(short.tick(emptyBlock(age: 0.1)) == .leave)
+
+    let many = Trial()
+    var facts = partlyFree(used: 512)
+    facts.wasClaimed = true
+    for _ in 0..<20 { #expect(many.tick(facts) == .leave) }
+    #expect(many.tick(emptyBlock(age: 0.1)) == .leave)
+
+    // And a long use whose end was not seen, since another one began and ended after it.
+    let other = Trial()
+    for _ in 0..<20 { #expect(other.tick(partlyFree(used: 512)) == .leave) }
+    var empty = emptyBlock(age: 0.1)
+    empty.wasClaimed = true
+    #expect(other.tick(empty) == .leave)
+  }
+
+  @Test func waitsHalfAsLongWhileTheProgramRests() throws {
+    func wait(rest: Double) throws -> Double {
+      let trial = Trial()
+      for _ in 0..<20 { _ = trial.tick(BlockFacts(), seconds: 0.1, busy: 0.5) }
+      for _ in 0..<Int(rest * 10) { _ = trial.tick(BlockFacts(), seconds: 0.1) }
+      return try #require(trial.seconds(until: .releaseWhole, emptyBlock()))
+    }
+    // 0.48 s, and a look that finds the block empty.
+    #expect(abs(try wait(rest: 0) - 0.53) < 0.06)
+    #expect(abs(try wait(rest: 1) - 0.29) < 0.06)
+  }
+
+  @Test func breaksABlockSoonerThatWasInUseForLong() throws {
+    let facts = partlyFree(used: 256)
+    let fresh = try #require(Trial().seconds(until: .releaseIdle, facts))
+    let old = Trial()
+    // 768 µs for a split, what is released and comes back, and the load's return, at 108 µs of rent a second: 7.1 s.
+    for _ in 0..<32 { #expect(old.tick(partlyFree(used: 512)) == .leave) }
+    let time = try #require(old.seconds(until: .releaseIdle, facts))
+    #expect(abs(time - fresh * 0.3) < 0.2, "\(time), \(fresh)")
+  }
+
+  /// Where pages come back one by one, a rebuild brings the rest at once.
+  @Test func rebuildsABlockSoonerThatFillsAgain() throws {
+    func morning(fills: Bool) -> Double? {
+      let trial = Trial()
+      var time = 0.0
+      for step in 0..<200 {
+        let back = fills ? min(step * 10, 300) : 0
+        if trial.tick(partlyFree(used: 200 + back, broken: true, released: 300 - back), seconds: 0.1, busy: 0.05)
+          == .rebuild
+        {
+          return time
+        }
+        time += 0.1
+      }
+      return nil
+    }
+    // Forty pages, as four faults each, are half of a rebuild.
+    let filling = try #require(morning(fills: true))
+    #expect(filling < 0.7, "\(filling)")
+    #expect(morning(fills: false) == nil)
+  }
+
   @Test func keepsEverythingWhereMemoryCostsNothing() {
     let trial = Trial(price: 0)
     #expect(trial.seconds(until: .releaseWhole, emptyBlock()) == nil)
