@@ -176,7 +176,7 @@ let replayCommand = Command(
     var options = try replayOptions(invocation)
     if invocation.has("machine") && options.simulation == nil { throw machineWithoutSimulation(invocation) }
     if let slices = invocation.count("slices") { options.slices = slices }
-    if let text = invocation.text("policy") { options.policy = try policy(text, invocation) }
+    options.policy = try policy(invocation.text("policy") ?? options.policy.notation, invocation)
     if let text = invocation.text("strategy") { options.strategy = try StrategyChoice(notation: text) }
     switch (invocation.text("residency-log"), invocation.text("residency-from")) {
     case (.some, .some): throw invocation.usageError("--residency-log and --residency-from exclude each other")

@@ -83,6 +83,19 @@ struct TuneCommandTests {
     #expect(try result() == first)
   }
 
+  @Test("a policy that is not named goes by the memory price as one that is")
+  func pricesTheDefaultPolicy() throws {
+    let folder = try TemporaryFolder()
+    let trace = try generatedTrace(folder)
+    func result(_ arguments: String...) throws -> RunResult {
+      let outcome = try hugespan(["replay", trace, "--kernel", "simulated", "--json", "-"] + arguments)
+      return try JSONDecoder().decode(RunResult.self, from: Data(outcome.output.utf8))
+    }
+    let dear = try result("--memory-price", "1600")
+    #expect(dear.policy == "rent-or-buy:price=1600")
+    #expect(dear.cost == (try result("--memory-price", "1600", "--policy", "rent-or-buy").cost))
+  }
+
   @Test("a machine that is too small ends the run with what was charged")
   func runsOutOfMemory() throws {
     let folder = try TemporaryFolder()
