@@ -334,7 +334,9 @@ package struct RentOrBuyPolicy: Sendable {
     let rate = gainOfRebuilding(facts)
     account.accrued = max(0, account.accrued + Float(rate * seconds))
     let back = Int(account.pages) - facts.releasedPages
-    if back > 0 { account.accrued += Float(RentOrBuyPolicy.fillWeight * costs.pageFault * Double(back)) }
+    if back > 0 && fillingPays(facts) {
+      account.accrued += Float(RentOrBuyPolicy.fillWeight * costs.pageFault * Double(back))
+    }
     account.pages = UInt16(truncatingIfNeeded: facts.releasedPages)
     let rebuilds = rebuilds && facts.mayRebuild
     if rebuilds && rebuildPause == 0 && rebuildBudget > 0 && Double(account.accrued) >= rebuildWait(facts) {
@@ -347,6 +349,13 @@ package struct RentOrBuyPolicy: Sendable {
       if rent >= priceOfIdle(facts) { return .releaseIdle }
     }
     return .leave
+  }
+
+  /// Whether a rebuild costs no more than to fill the rest of the block fault by fault and to work on it as long as the program is
+  /// expected to.
+  private func fillingPays(_ facts: BlockFacts) -> Bool {
+    let faults = Double(facts.releasedPages) * costs.pageFault
+    return faults + (busyTime.taxOfBusyTime ?? 0) * Double(facts.usedPages) >= costs.rebuild
   }
 
   /// What speaks for rebuilding a broken block, in microseconds a second: a rebuild brings back what was released, and ends the
