@@ -222,7 +222,7 @@ package struct RentOrBuyPolicy: Sendable {
   package mutating func judge(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if !facts.isOccupied { return judgeEmpty(facts, &account) }
     if account.phase != .occupied {
-      if account.phase == .gap { book(account, seconds: Double(account.accrued)) }
+      if account.phase == .gap { book(account, isOver: true) }
       account = BlockAccount()
     }
     account.seconds = facts.wasClaimed ? 0 : account.seconds + Float(seconds)
@@ -237,7 +237,7 @@ package struct RentOrBuyPolicy: Sendable {
   private mutating func judgeEmpty(_ facts: BlockFacts, _ account: inout BlockAccount) -> BlockVerdict {
     if account.phase != .occupied && facts.isResident && facts.age < 1.5 * seconds {
       // It was used in between: one gap ended, another began.
-      if account.phase == .gap { book(account, seconds: Double(account.accrued)) }
+      if account.phase == .gap { book(account, isOver: true) }
       account = BlockAccount()
     }
     if facts.isResident { emptyCounted += 1 }
@@ -256,7 +256,7 @@ package struct RentOrBuyPolicy: Sendable {
       account.accrued += Float(seconds)
       learner.follow(account.gap, from: inPurchases(before), to: inPurchases(Double(account.accrued)))
       if inPurchases(Double(account.accrued)) >= WaitLearner.longest {
-        book(account, seconds: Double(account.accrued) + 1e9)
+        book(account, isOver: false)
         account.phase = .booked
       }
     } else {
@@ -278,10 +278,16 @@ package struct RentOrBuyPolicy: Sendable {
   /// The rent of an empty block for `seconds`, in units of its purchase.
   private func inPurchases(_ seconds: Double) -> Double { seconds * blockRent / costs.wholeBlock }
 
-  /// A gap of so many seconds is over, or long enough; if the block is still there, what was not waited for is yet to come.
-  private mutating func book(_ account: BlockAccount, seconds: Double) {
-    let wait = account.seconds.isFinite ? inPurchases(Double(account.seconds)) : learner.wait(of: account.gap)
-    learner.book(account.gap, gap: inPurchases(seconds), wait: wait)
+  /// A gap is over, or has outlasted every wait. A block that is still there at its end was waited for all the time; one that could not be
+  /// released in all that time counts as if it had been when it was to be.
+  private mutating func book(_ account: BlockAccount, isOver: Bool) {
+    var wait = Double.infinity
+    if account.seconds.isFinite {
+      wait = inPurchases(Double(account.seconds))
+    } else if !isOver {
+      wait = learner.wait(of: account.gap)
+    }
+    learner.book(account.gap, gap: isOver ? inPurchases(Double(account.accrued)) : .infinity, wait: wait)
   }
 
   /// The rent of pages that stayed free, less the tax of a broken block, until it has paid for breaking it.
