@@ -60,28 +60,41 @@ private struct RunSearch {
 }
 
 extension Arena {
-  /// The free run that best fits `count` blocks whose first block's address is a multiple of `alignment` bytes.
+  /// The shortest run of free blocks in memory that suffices for `count` blocks whose first block's address is a multiple of
+  /// `alignment` bytes.
+  ///
+  /// - Complexity: O(blocks / 64).
+  func shortestResidentRun(count: Int, alignment: UInt) -> BlockRun? {
+    freeBlocks < count
+      ? nil : bestRun(RunSearch(count, alignment: alignment, words: residentWords, isOfResident: true))
+  }
+
+  /// The free run that suffices for them and has most blocks in memory where the span would lie.
   ///
   /// - Complexity: O(blocks / 64), and O(blocks in memory) of the free runs that are looked at.
-  func bestRun(count: Int, alignment: UInt) -> BlockRun? {
-    if freeBlocks < count { return nil }
-    return bestRun(RunSearch(count, alignment: alignment, words: residentWords, isOfResident: true))
-      ?? bestRun(RunSearch(count, alignment: alignment, words: freeWords, isOfResident: false))
+  func mostResidentRun(count: Int, alignment: UInt) -> BlockRun? {
+    freeBlocks < count ? nil : bestRun(RunSearch(count, alignment: alignment, words: freeWords, isOfResident: false))
   }
 
   private func bestRun(_ begun: RunSearch) -> BlockRun? {
     var search = begun
-    let count = search.count
+    let count = begun.count
+    let words = begun.words
     // Free blocks right before the word.
     var before = 0
     let end = (committedBlocks &+ 63) &>> 6
     var word = 0
     while word < end {
-      let bits = search.words[word]
+      if before == 0 && count > 1 {
+        // Words without neighbours that end with no free block either: most of them, in a heap in pieces.
+        while word < end && words[word] & (words[word] &>> 1 | 1 &<< 63) == 0 { word &+= 1 }
+        if word == end { break }
+      }
+      let bits = words[word]
       let start = word &<< 6
       word &+= 1
       if bits & (bits &>> 1) == 0 && count > 1 {
-        // No two neighbours in it, as in most words of a heap in pieces.
+        // No two neighbours in it.
         if before != 0 { consider(start &- before, before &+ Int(truncatingIfNeeded: bits & 1), &search) }
         before = Int(truncatingIfNeeded: bits &>> 63)
         continue

@@ -328,11 +328,21 @@ extension PageHeapCore {
       refaultedPages: taken.refaulted)
   }
 
-  /// The free run of blocks that fits best over all arenas.
+  /// The free run of blocks that fits best over all arenas: the shortest in memory, or else the one with most blocks in memory.
   private func bestRun(_ blocks: Int, alignment: UInt) -> SpanPlace? {
+    if state.pointee.freeResidentBlocks >= blocks,
+      let place = bestRun(blocks, { $0.shortestResidentRun(count: blocks, alignment: alignment) })
+    {
+      return place
+    }
+    return bestRun(blocks) { $0.mostResidentRun(count: blocks, alignment: alignment) }
+  }
+
+  @inline(__always)
+  private func bestRun(_ blocks: Int, _ search: (Arena) -> BlockRun?) -> SpanPlace? {
     var best: (arena: Int, run: BlockRun)? = nil
     for index in 0..<state.pointee.arenaCount {
-      guard let found = state.pointee.arenas[index].bestRun(count: blocks, alignment: alignment) else { continue }
+      guard let found = search(state.pointee.arenas[index]) else { continue }
       if let known = best?.run,
         (-known.resident, known.length) <= (-found.resident, found.length)
       {

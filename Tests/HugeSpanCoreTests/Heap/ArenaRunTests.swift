@@ -23,7 +23,7 @@ private final class MapOnly {
 
   deinit { arena.freeWords.deallocate() }
 
-  /// What `bestRun` should find: the shortest run in memory that suffices; where none does, of the free runs that suffice the one
+  /// What they should find: the shortest run in memory that suffices; where none does, of the free runs that suffice the one
   /// with a place that has most blocks in memory, the shortest of those.
   func expected(_ count: Int, _ alignment: UInt) -> BlockRun? {
     if let run = runs({ arena.isResident($0) }, count, alignment).min(by: { $0.length < $1.length }) { return run }
@@ -57,6 +57,11 @@ private final class MapOnly {
     return found
   }
 
+  func bestRun(count: Int, alignment: UInt) -> BlockRun? {
+    arena.shortestResidentRun(count: count, alignment: alignment)
+      ?? arena.mostResidentRun(count: count, alignment: alignment)
+  }
+
   var expectedTail: Int { (0..<arena.committedBlocks).reversed().prefix { arena.isFree($0) }.count }
 }
 
@@ -80,7 +85,7 @@ private let block: UInt = 1 << 21
         blocks: blocks, start: 37 * block, isFree: { !taken.contains($0) }, isResident: { resident.contains($0) })
       for count in Array(1...70) + [127, 128, 129, 200, 400] {
         for alignment in [block, 2 * block, 8 * block, 128 * block] {
-          let found = map.arena.bestRun(count: count, alignment: alignment)
+          let found = map.bestRun(count: count, alignment: alignment)
           let expected = map.expected(count, alignment)
           let `case` = "\(count) blocks at \(alignment) of \(blocks) without \(taken), \(resident) in memory"
           #expect(found?.length == expected?.length && found?.resident == expected?.resident, "\(`case`)")
@@ -94,8 +99,8 @@ private let block: UInt = 1 << 21
   @Test func ofWholeWordsAreFound() {
     for blocks in [63, 64, 65, 127, 128, 129, 192] {
       let map = MapOnly(blocks: blocks, start: 0, isFree: { _ in true }, isResident: { _ in false })
-      #expect(map.arena.bestRun(count: blocks, alignment: block) == BlockRun(first: 0, length: blocks, resident: 0))
-      #expect(map.arena.bestRun(count: blocks + 1, alignment: block) == nil)
+      #expect(map.bestRun(count: blocks, alignment: block) == BlockRun(first: 0, length: blocks, resident: 0))
+      #expect(map.bestRun(count: blocks + 1, alignment: block) == nil)
       #expect(map.arena.freeTail == blocks)
     }
   }
@@ -104,8 +109,8 @@ private let block: UInt = 1 << 21
   @Test func areFoundBehindManyThatFitWorse() {
     let map = MapOnly(
       blocks: 40_000, start: 0, isFree: { $0 % 4 != 3 && $0 != 39_000 }, isResident: { $0 % 2 == 0 })
-    #expect(map.arena.bestRun(count: 2, alignment: block) == BlockRun(first: 39_001, length: 2, resident: 1))
-    #expect(map.arena.bestRun(count: 3, alignment: block) == BlockRun(first: 0, length: 3, resident: 2))
+    #expect(map.bestRun(count: 2, alignment: block) == BlockRun(first: 39_001, length: 2, resident: 1))
+    #expect(map.bestRun(count: 3, alignment: block) == BlockRun(first: 0, length: 3, resident: 2))
   }
 
   /// An exact fit that is not in memory, and blocks in memory in the middle of a run that is longer.
@@ -113,10 +118,10 @@ private let block: UInt = 1 << 21
     let map = MapOnly(
       blocks: 100, start: 0, isFree: { (10..<13).contains($0) || (20..<90).contains($0) },
       isResident: { (50..<53).contains($0) || (60..<64).contains($0) })
-    #expect(map.arena.bestRun(count: 3, alignment: block) == BlockRun(first: 50, length: 3, resident: 3))
-    #expect(map.arena.bestRun(count: 4, alignment: block) == BlockRun(first: 60, length: 4, resident: 4))
-    #expect(map.arena.bestRun(count: 6, alignment: block) == BlockRun(first: 60, length: 70, resident: 4))
-    #expect(map.arena.bestRun(count: 14, alignment: block) == BlockRun(first: 50, length: 70, resident: 7))
-    #expect(map.arena.bestRun(count: 35, alignment: block) == BlockRun(first: 50, length: 70, resident: 7))
+    #expect(map.bestRun(count: 3, alignment: block) == BlockRun(first: 50, length: 3, resident: 3))
+    #expect(map.bestRun(count: 4, alignment: block) == BlockRun(first: 60, length: 4, resident: 4))
+    #expect(map.bestRun(count: 6, alignment: block) == BlockRun(first: 60, length: 70, resident: 4))
+    #expect(map.bestRun(count: 14, alignment: block) == BlockRun(first: 50, length: 70, resident: 7))
+    #expect(map.bestRun(count: 35, alignment: block) == BlockRun(first: 50, length: 70, resident: 7))
   }
 }
