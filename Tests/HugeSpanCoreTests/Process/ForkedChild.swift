@@ -9,6 +9,16 @@ func forkProcess() -> Int32 {
   return unsafeBitCast(dlsym(nil, "fork")!, to: Fork.self)()
 }
 
+/// Ends the calling child by a signal if it still runs after `seconds`. The thread that forked may have had the signal blocked, as
+/// those of a dispatch queue have.
+func endByAlarm(after seconds: UInt32) {
+  var alarms = sigset_t()
+  sigemptyset(&alarms)
+  sigaddset(&alarms, SIGALRM)
+  pthread_sigmask(SIG_UNBLOCK, &alarms, nil)
+  alarm(seconds)
+}
+
 /// A child that lives until it is told to go on, then does its work and exits.
 struct ForkedChild {
   let processID: Int32
@@ -24,7 +34,7 @@ struct ForkedChild {
     let child = forkProcess()
     precondition(child >= 0)
     if child == 0 {
-      alarm(60)
+      endByAlarm(after: 60)
       var byte: UInt8 = first() ? 1 : 0
       close(toChild[1])
       _ = write(toParent[1], &byte, 1)
