@@ -94,7 +94,7 @@ extension RentOrBuyPolicy {
     if facts.isBroken { return BlockForecast(.releaseWhole, accrued: 0, price: 0, rate: blockRent) }
     if account.phase == .occupied {
       // Not seen empty yet: its wait begins, and depends on how many are empty then.
-      let wait = wholeWait(emptyBlocks: 1, afterLongUse: wasUsedLong(account))
+      let wait = wholeWait(WaitLearner.GapKind(emptyBlocks: 1, afterLongUse: wasUsedLong(account)))
       return BlockForecast(.releaseWhole, accrued: 0, price: wait * blockRent, rate: blockRent)
     }
     return BlockForecast(

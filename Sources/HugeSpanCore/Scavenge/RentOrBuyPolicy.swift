@@ -19,8 +19,8 @@
 // cost is flat around them. Four things of the block and the program say that a step pays more or less surely, and change its share:
 //
 //   a long use before    what was in use for long is idle for long (WaitLearner): if a gap as long as the use before would pay
-//                        for breaking a block, a third of the wait suffices
-//   a program that rests what is free is not wanted soon: half of the wait for what is idle (BusyTime)
+//                        for breaking a block, 0.3 of the wait suffices
+//   a program that rests what is free is not wanted soon: half of the wait of an empty block (BusyTime)
 //   a block that fills   a page that comes back to a broken block says that more will; each speaks for a rebuild as four faults.
 //                        (Without it blocks were filled fault by fault in the morning, and then rebuilt.)
 //   a busy time that was long enough once (BusyTime)
@@ -138,7 +138,7 @@ package struct RentOrBuyPolicy: Sendable {
   static let releaseShare: Double = 0.25
   /// Of the wait for breaking a block, if a gap as long as the use before would pay for it.
   static let longUseShare: Double = 0.3
-  /// Of the waits for what is idle, while the program rests.
+  /// Of the wait of an empty block, while the program rests.
   static let restShare: Double = 0.5
   /// How many faults a page that comes back to a broken block stands for: there are more to come.
   static let fillWeight: Double = 4
@@ -163,20 +163,13 @@ package struct RentOrBuyPolicy: Sendable {
   /// Share of partially released pages that is expected to come back.
   package var refaultShare: Double { min(refaultedParts / releasedParts, 1) }
 
-  /// The wait of an empty block in seconds, if `emptyBlocks` were empty when it fell empty, after a long use or a short one.
-  package func wholeWait(emptyBlocks: Int, afterLongUse: Bool = false) -> Double {
-    wholeWait(WaitLearner.GapKind(emptyBlocks: emptyBlocks, afterLongUse: afterLongUse))
-  }
-
+  /// The wait of an empty block in seconds.
   func wholeWait(_ gap: WaitLearner.GapKind) -> Double {
     if blockRent <= 0 { return .infinity }
-    // The guard's promise is for break-even.
-    let wait = learner.isGuarded ? 1 : learner.wait(of: gap) * idleShare
-    return wait * costs.wholeBlock / blockRent
+    // The guard's promise is for break-even, so that is not shortened.
+    let share = busyTime.isOver && !learner.isGuarded ? RentOrBuyPolicy.restShare : 1
+    return share * learner.wait(of: gap) * costs.wholeBlock / blockRent
   }
-
-  /// Share of the waits for what is idle.
-  private var idleShare: Double { busyTime.isOver ? RentOrBuyPolicy.restShare : 1 }
 
   /// A tick begins. `refaultedParts` and `releasedParts` are pages since the last one, of blocks in use.
   package mutating func begin(_ input: ScavengeInput, releasedParts released: Int, refaultedParts refaulted: Int)
