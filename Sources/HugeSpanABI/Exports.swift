@@ -79,6 +79,7 @@ public func hs_options_init(_ options: UnsafeMutablePointer<hs_options>, _ size:
   var defaults = hs_options()
   defaults.size = size
   defaults.advise_huge_pages = true
+  defaults.move_blocks = true
   defaults.prefer_broken = true
   defaults.prefer_long = true
   defaults.discount_refaults = true

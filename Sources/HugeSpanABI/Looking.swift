@@ -73,6 +73,10 @@ public func hs_heap_statistics(
   result.undone_lost = UInt64(now.undoneLost)
   result.undone_partly = UInt64(now.undonePartly)
   result.discarded_pages_lost = UInt64(now.discardedPagesLost)
+  result.blocks_moved = UInt64(now.blocksMoved)
+  result.moves_refused = UInt64(now.movesRefused)
+  result.move_nanoseconds = now.moveNanoseconds
+  result.displaced_blocks = UInt64(now.displacedBlocks)
   return fill(statistics, size: statistics.pointee.size, from: result)
 }
 

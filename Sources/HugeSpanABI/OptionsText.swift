@@ -18,7 +18,7 @@ enum OptionKey: UInt8 {
   case policy, rate, preferBroken, preferLong, discountRefaults
   case releaseRate, shortInterval, longInterval, decayTime, cpuBudget, goalPeriod
   case memoryPrice, rebuild, steering, costs
-  case strategy, secondStage, freeWhole, pressureLimit, softLimit, hardLimit, hugePages, firstArena
+  case strategy, secondStage, freeWhole, pressureLimit, softLimit, hardLimit, hugePages, moving, firstArena
   case scavenger, statistics, page
 
   var name: StaticString {
@@ -45,6 +45,7 @@ enum OptionKey: UInt8 {
     case .softLimit: "soft-limit"
     case .hardLimit: "hard-limit"
     case .hugePages: "huge-pages"
+    case .moving: "moving"
     case .firstArena: "first-arena"
     case .scavenger: "scavenger"
     case .statistics: "statistics"
@@ -65,10 +66,11 @@ enum OptionKey: UInt8 {
     case .costs:
       """
       a list such as split=170/blockFault=200 of microseconds (coldAfter: seconds, taxShare: 0 to 1), of releaseCall, \
-      releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, collapse, cure, \
+      releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, blockMove, \
+      collapse, cure, \
       taxShare
       """
-    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .scavenger,
+    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .moving, .scavenger,
       .page:
       "on or off"
     case .strategy:
@@ -316,6 +318,7 @@ private struct OptionsReader {
     case .steering: return setSwitch(&options.steering, value)
     case .costs: return setCosts(value)
     case .hugePages: return setSwitch(&options.advise_huge_pages, value)
+    case .moving: return setSwitch(&options.move_blocks, value)
     case .strategy: return setStrategy(value)
     case .secondStage: return setNumber(&options.second_stage_nanoseconds, timeValue(value))
     case .freeWhole: return setSwitch(&options.free_whole_blocks, value)

@@ -13,6 +13,7 @@ func heapOptions(_ given: hs_options) -> HeapOptions? {
   var options = HeapOptions()
   options.userData = given.user_data
   options.adviseHugePages = given.advise_huge_pages
+  options.movesBlocks = given.move_blocks
   guard let arena = Int(exactly: given.first_arena_bytes), arena >= 1 << 21, arena <= 1 << 46 else { return nil }
   options.firstArenaBytes = arena
   guard let soft = Int(exactly: given.soft_limit_bytes), let hard = Int(exactly: given.hard_limit_bytes) else {

@@ -61,6 +61,12 @@ let runOptions: [Option] = [
         return nil
       }),
     help: "The simulated machine: name=value,... of \(SimulationOptions.names.joined(separator: ", "))"),
+  Option(
+    "moving",
+    .choice([
+      Choice("on", "free hugepages are moved under spans of several blocks"),
+      Choice("off", "what such a span lacks is faulted in"),
+    ]), help: "Whether the heap moves hugepages", defaultText: "on"),
   Option("soft-limit", .size(), help: "Release before the heap grows beyond this many resident bytes"),
   Option("hard-limit", .size(), help: "Fail the run when the heap would grow beyond this many resident bytes"),
 ]
@@ -114,6 +120,7 @@ func replayOptions(_ invocation: Invocation) throws -> ReplayOptions {
       throw invocation.usageError("--speed: a simulated kernel has no other clock than the trace's")
     }
   }
+  options.heap.movesBlocks = invocation.text("moving") != "off"
   options.heap.softLimitBytes = invocation.bytes("soft-limit")
   options.heap.hardLimitBytes = invocation.bytes("hard-limit")
   return options

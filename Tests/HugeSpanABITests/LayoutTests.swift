@@ -23,6 +23,8 @@ import Testing
     #expect(MemoryLayout<hs_options>.offset(of: \.rebuild) == 88)
     #expect(MemoryLayout<hs_options>.offset(of: \.steering) == 89)
     #expect(MemoryLayout<hs_options>.offset(of: \.costs) == 96)
+    #expect(MemoryLayout<hs_options>.offset(of: \.pressure_limit_bytes) == 248)
+    #expect(MemoryLayout<hs_options>.offset(of: \.move_blocks) == 256)
     // A structure inside a structure cannot grow.
     #expect(MemoryLayout<hs_costs>.size == 96 && MemoryLayout<hs_costs>.offset(of: \.tax_share) == 88)
   }

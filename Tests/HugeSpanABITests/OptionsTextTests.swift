@@ -80,6 +80,7 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
   ),
   ("hard-limit", ["0", "4GiB"], ["lots"]),
   ("huge-pages", ["on", "off"], ["madvise"]),
+  ("moving", ["on", "off"], ["1"]),
   ("first-arena", ["2MiB", "64TiB"], ["0", "1MiB", "65TiB"]),
   ("scavenger", ["on", "off"], ["maybe"]),
   ("statistics", ["/tmp/x", "a b", "%p.json", "100%%:x"], ["", "%", "%d", "a%"]),
@@ -168,7 +169,7 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
   @Test func valuesArriveWhereTheyBelong() {
     let text = """
       policy:seed,rate:12.5,prefer-broken:off,prefer-long:off,discount-refaults:off,strategy:free-then-dontneed-whole,\
-      second-stage:1500ms,soft-limit:1.5GiB,hard-limit:2GB,huge-pages:off,first-arena:64M,scavenger:off,\
+      second-stage:1500ms,soft-limit:1.5GiB,hard-limit:2GB,huge-pages:off,moving:off,first-arena:64M,scavenger:off,\
       statistics:/tmp/a b:%p.json
       """
     let outcome = parse(text)
@@ -179,7 +180,7 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
     #expect(options.strategy_kind == HS_STRATEGY_FREE_THEN_DONTNEED && options.whole_blocks_only)
     #expect(options.second_stage_nanoseconds == 1_500_000_000)
     #expect(options.soft_limit_bytes == 3 << 29 && options.hard_limit_bytes == 2_000_000_000)
-    #expect(!options.advise_huge_pages && options.first_arena_bytes == 64 << 20)
+    #expect(!options.advise_huge_pages && !options.move_blocks && options.first_arena_bytes == 64 << 20)
     #expect(!outcome.process.scavenger && outcome.statisticsPath == "/tmp/a b:%p.json")
   }
 

@@ -38,6 +38,12 @@ package struct DisturbedKernel<Base: Kernel>: Kernel {
     return base.advise(advice, ranges)
   }
 
+  package func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    disturb()
+    defer { disturb() }
+    return base.move(source, to: destination)
+  }
+
   package func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt) {

@@ -60,6 +60,13 @@ package struct FaultInjectingKernel<Base: Kernel>: Kernel {
     return outcome
   }
 
+  package func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    let decision = faults.begin(.move, [source, AddressRange(start: destination, byteCount: source.byteCount)])
+    decision.gate?.pass()
+    guard let error = decision.error else { return base.move(source, to: destination) }
+    return AdviseOutcome(completedRanges: 0, error: error, calls: 1, nanoseconds: 0, longestNanoseconds: 0)
+  }
+
   package func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt) {

@@ -4,7 +4,7 @@ import HugeSpanCore
 
 /// A kind of call.
 package enum KernelCall: Hashable, Sendable, CustomStringConvertible {
-  case reserve, commit, unreserve, residency, sharing, zero, mapMetadata, unmapMetadata
+  case reserve, commit, unreserve, residency, sharing, zero, move, mapMetadata, unmapMetadata
   case advise(Advice)
 
   package var description: String {
@@ -15,6 +15,7 @@ package enum KernelCall: Hashable, Sendable, CustomStringConvertible {
     case .residency: "residency"
     case .sharing: "sharing"
     case .zero: "zero"
+    case .move: "move"
     case .mapMetadata: "mapMetadata"
     case .unmapMetadata: "unmapMetadata"
     case .advise(let advice): "advise(.\(advice))"

@@ -52,6 +52,12 @@ package struct ModelKernel: Kernel {
       longestNanoseconds: time)
   }
 
+  package func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    let error = locked { $0.move(source, to: destination) }
+    return AdviseOutcome(
+      completedRanges: error == nil ? 1 : 0, error: error, calls: 1, nanoseconds: 0, longestNanoseconds: 0)
+  }
+
   package func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt) {
@@ -308,6 +314,27 @@ private struct State {
       block.touch(pages, givesHugePages: givesHugePages && mayBeHuge, changes: changes)
       address = whole.end
     }
+  }
+
+  mutating func move(_ source: AddressRange, to destination: UInt) -> KernelError? {
+    counts[.move, default: 0] += 1
+    let target = AddressRange(start: destination, byteCount: source.byteCount)
+    for range in [source, target] {
+      guard range.byteCount == 1 << 21, range.start % (1 << 21) == 0, let index = reservation(of: range),
+        reservations[index].committed.contains(where: { $0.contains(range) })
+      else {
+        violations.append("a move between \(range.hexadecimal), which is no committed block")
+        return .invalid
+      }
+      if blocks[range.start]?.isUsed.contains(true) == true {
+        violations.append("a move between \(range.hexadecimal), which is in use")
+      }
+    }
+    if let block = blocks[destination], block.presentPages > 0 || block.isSwapped.contains(true) {
+      violations.append("a move to \(target.hexadecimal), which is not empty")
+    }
+    blocks[destination] = blocks.removeValue(forKey: source.start)
+    return nil
   }
 
   mutating func advise(_ advice: Advice, _ ranges: [AddressRange]) -> (Int, KernelError?) {

@@ -235,6 +235,8 @@ typedef struct hs_options {
                                           so that the kernel can take them without asking (true) */
   uint64_t pressure_limit_bytes;       /* HS_STRATEGY_DEFERRED: memory counts as short, too, when the process has about this much
                                           resident; 0 is no such limit */
+  bool move_blocks;                    /* move free hugepages under spans of several blocks, instead of faulting others in; costs up to
+                                          4,096 mappings (true) */
 } hs_options;
 
 /* Sets every option to its default (in parentheses above). `size` is sizeof(hs_options). */
@@ -579,6 +581,9 @@ typedef struct hs_statistics {
    * verdict, pages found lost. */
   uint64_t discarded_pages;
   uint64_t discards, discard_splits, undone_intact, undone_lost, undone_partly, discarded_pages_lost;
+  /* Free hugepages moved to where a span needed them, moves that the kernel refused, and the time of both. A state: blocks that have a
+   * mapping of their own for it. */
+  uint64_t blocks_moved, moves_refused, move_nanoseconds, displaced_blocks;
 } hs_statistics;
 
 /* Fills in as much as the caller's size holds. HS_INVALID if size is none of any version. O(blocks). */

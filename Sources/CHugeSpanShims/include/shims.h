@@ -54,6 +54,21 @@ static inline long hs_shim_decommit(uintptr_t start, size_t bytes) {
   return p == MAP_FAILED ? -(long)errno : 0;
 }
 
+// Moves the page tables of a range of private memory to `destination` and leaves the range mapped and empty. MREMAP_FIXED
+// unmaps the destination first; should the rest fail, it is mapped again, unless nothing was unmapped yet. The move would unlock
+// all of a locked mapping, so that is refused: MADV_COLD takes no locked memory.
+static inline long hs_shim_move(uintptr_t start, size_t bytes, uintptr_t destination, _Bool advise_huge) {
+  enum { may_move = 1, fixed = 2, dont_unmap = 4, cold = 20, huge = 14, fixed_no_replace = 0x100000 };
+  if (madvise((void *)start, bytes, cold) != 0) return -(long)errno;
+  if (syscall(SYS_mremap, start, bytes, bytes, may_move | fixed | dont_unmap, destination) == (long)destination) return 0;
+  long failure = -(long)errno;
+  void *p = mmap((void *)destination, bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed_no_replace, -1, 0);
+  if (p != MAP_FAILED && p != (void *)destination) munmap(p, bytes);
+  if (p == (void *)destination && advise_huge) (void)madvise(p, bytes, huge);
+  return failure;
+}
+
 static inline long hs_shim_unmap(uintptr_t start, size_t bytes) {
   return munmap((void *)start, bytes) == 0 ? 0 : -(long)errno;
 }

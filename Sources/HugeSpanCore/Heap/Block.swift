@@ -54,7 +54,7 @@ struct BlockHeader {
   var inFlight: UInt16
   /// Longest run of pages clear in the used map.
   var longest: UInt16
-  /// `phantom` in the lower ten bits, `cause` in the next four, and `wasClaimed` in the highest: the header is one cache line.
+  /// `phantom` in the lower ten bits, `cause` in the next four, `isDisplaced` and `wasClaimed`: the header is one cache line.
   var phantomAndCause: UInt16
   /// Number of the placement list the block is in, or `noList`.
   var list: UInt16
@@ -77,6 +77,12 @@ struct BlockHeader {
   var cause: BackingCause {
     get { BackingCause(rawValue: UInt8(truncatingIfNeeded: phantomAndCause >> 10 & 0xf)) ?? .none }
     set { phantomAndCause = phantomAndCause & ~0x3c00 | UInt16(newValue.rawValue) << 10 }
+  }
+
+  /// The block has a mapping of its own, since a hugepage was moved there (PageHeap+Moving.swift).
+  var isDisplaced: Bool {
+    get { phantomAndCause & 0x4000 != 0 }
+    set { phantomAndCause = phantomAndCause & ~0x4000 | (newValue ? 0x4000 : 0) }
   }
 
   /// A use of the block began since a policy that looks at blocks last saw it.

@@ -6,6 +6,8 @@ public struct HeapOptions: Sendable {
   public var userData: Bool = false
   /// Ask for transparent hugepages with madvise, once per arena, where memory gets none without.
   public var adviseHugePages: Bool = true
+  /// Move free hugepages under spans of several blocks, where else memory would have to be faulted in.
+  public var movesBlocks: Bool = true
   /// Address space of the first arena in bytes; the following ones double.
   public var firstArenaBytes: Int = 1 << 30
   /// Above this many resident bytes free memory is released before the heap grows.

@@ -64,6 +64,12 @@ struct HeapState {
   var freeResidentBlocks = 0
   var absentBlocks = 0
   var releasingBlocks = 0
+  /// Blocks that are out of reach and empty: what a hugepage is moved to, or whose mapping is renewed.
+  var emptyBlocksInFlight = 0
+  /// Blocks with a mapping of their own, since a hugepage was moved there, and how many there may be at present.
+  var displacedBlocks = 0
+  var displacedLimit = 0
+  var displacedCursor = BlockCursor()
   /// Absent blocks that are not committed, and how many neighbours of them are (the ends of an arena count as such).
   var decommittedBlocks = 0
   var decommittedEdges = 0
@@ -488,7 +494,9 @@ extension HeapState {
   }
 
   /// All committed blocks.
-  var blockCount: Int { occupiedBlocks + freeResidentBlocks + absentBlocks + releasingBlocks }
+  var blockCount: Int {
+    occupiedBlocks + freeResidentBlocks + absentBlocks + releasingBlocks + emptyBlocksInFlight
+  }
 
   /// Lets up to `limit` blocks be tried again that the kernel refused to release, in a walk over all blocks: memory that
   /// was locked may be no more.

@@ -34,6 +34,8 @@ public struct HeapStatistics: Equatable, Sendable {
   public var absentBlocks = 0
   /// Of the absent blocks, those that must be committed before they are used (strategy `decommit`).
   public var decommittedBlocks = 0
+  /// Blocks with a mapping of their own, since a hugepage was moved there.
+  public var displacedBlocks = 0
 
   // Used bytes by backing, as last learned from the kernel.
   /// Used pages in blocks that one hugepage maps.
@@ -85,6 +87,12 @@ public struct HeapStatistics: Equatable, Sendable {
   public var pagesDrained = 0
   /// Emptied broken blocks that were dropped when they were needed again, so that they come back huge.
   public var rebuiltBlocks = 0
+  /// Free hugepages that were moved under a span of several blocks, moves that the kernel refused, and the time of both in nanoseconds.
+  public var blocksMoved = 0
+  /// Moves that the kernel refused; each ends the moves of its span.
+  public var movesRefused = 0
+  /// Time spent in moves, in nanoseconds.
+  public var moveNanoseconds: UInt64 = 0
   /// madvise and process_madvise calls made for releases, and the ranges in them.
   public var releaseCalls = 0
   /// Ranges in the calls that released.

@@ -264,8 +264,14 @@ extension PageHeapCore {
       return try allocateWholeSlowly()
     }
     var mayRelease = state.pointee.hasLimit
+    var mayMove = true
     while true {
       let found = bestRun(blocks, alignment: alignment)
+      if mayMove, let found, moveUnder(found) {
+        // Somebody may have taken a part of it meanwhile; then the rest is faulted in.
+        mayMove = false
+        continue
+      }
       // What is not there of the run will be charged; of one that is still to be made, at least what free blocks in
       // memory cannot give. Asked before the heap grows, so that a refusal reserves nothing.
       let missing =

@@ -22,6 +22,8 @@ extension HeapState {
   mutating func markDecommitted(_ block: Block) {
     decommittedEdges += 2 - 2 * decommittedNeighbours(block)
     decommittedBlocks += 1
+    // Its place was taken by a mapping like those around it.
+    setDisplaced(block, false)
     block.pointee.flags.insert(.decommitted)
   }
 

@@ -26,6 +26,7 @@ extension PageHeapCore {
   /// After a fork, in the child.
   package func resumeInChild() {
     state.pointee.abandonFlights()
+    state.pointee.abandonMoves()
     state.pointee.scavenging = false
     state.pointee.pendingOperations = 0
     state.pointee.waitingScavengers = 0

@@ -131,7 +131,9 @@ extension PageHeapCore {
     require(state.freeResidentBlocks == seen.freeResident, "total of free blocks is wrong", UInt(seen.freeResident))
     require(state.sharedBlocks == seen.shared, "total of shared blocks is wrong", UInt(seen.shared))
     require(state.absentBlocks == seen.absent, "total of absent blocks is wrong", UInt(seen.absent))
-    require(state.releasingBlocks == seen.releasing, "total of releasing blocks is wrong", UInt(seen.releasing))
+    require(state.displacedBlocks == seen.displaced, "total of displaced blocks is wrong", UInt(seen.displaced))
+    require(
+      state.releasingBlocks + state.emptyBlocksInFlight == seen.releasing, "total of blocks in flight is wrong", UInt(seen.releasing))
   }
 
   private func checkLists(_ seen: InvariantTotals) {
@@ -198,6 +200,7 @@ struct InvariantTotals {
   var absent = 0
   var shared = 0
   var releasing = 0
+  var displaced = 0
   var listed = 0
   var besideReleased = 0
   var releasable = 0
@@ -210,6 +213,7 @@ struct InvariantTotals {
     used += Int(header.used)
     inFlight += Int(header.inFlight)
     phantom += Int(header.phantom)
+    if header.isDisplaced { displaced += 1 }
     if header.kind != .releasing {
       released += Int(header.released)
       lazy += Int(header.lazy)

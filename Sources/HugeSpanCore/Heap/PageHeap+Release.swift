@@ -22,6 +22,7 @@ extension PageHeapCore {
     beginScavenging()
     if state.pointee.sharedBlocks > 0 { reviewShared(blocks: Self.sharedBlocksPerTick, giveUpAfter: 8) }
     let input = noteTick(nanoseconds, processCPU)
+    restoreMappings()
     if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.forgetRefusals(Self.blocksPerRetry) }
     if state.pointee.policy.keepsAccounts {
       judgeBlocks(input, ranges: min(state.pointee.options.rangesPerTick, ranges), &report)

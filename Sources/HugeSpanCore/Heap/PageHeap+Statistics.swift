@@ -44,7 +44,8 @@ extension PageHeapCore {
     result.freeResidentBlocks = state.pointee.freeResidentBlocks + state.pointee.releasingBlocks
     result.blocks =
       state.pointee.occupiedBlocks + state.pointee.freeResidentBlocks + state.pointee.absentBlocks
-      + state.pointee.releasingBlocks
+      + state.pointee.releasingBlocks + state.pointee.emptyBlocksInFlight
+    result.displacedBlocks = state.pointee.displacedBlocks
     result.metadataBytes = state.pointee.metadataBytes
     return result
   }

@@ -6,7 +6,8 @@
 // flight to the kernel is marked used while the lock is open, so that its neighbours can be had and it can not.
 //
 // Files: Block, PageMap, Arena (tables); PlacementLists (where a span goes, and why); HeapState (guarded steps); this
-// file (life and limits); PageHeap+Allocate, +Free, +Resize, +Lookup (spans); PageHeap+Release (scavenging),
+// file (life and limits); PageHeap+Allocate, +Free, +Resize, +Lookup (spans); PageHeap+Moving (hugepages to where
+// they are needed), PageHeap+Release (scavenging),
 // +Residency (what the kernel really has), +Fork (what a fork takes along), +Discard (contents that stay as long as
 // memory lasts), +Statistics, +Conditions, +Invariants.
 
@@ -22,6 +23,8 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
   package let kernel: K
   /// Whether lazily freed blocks carry marks (PageHeap+TakeBack.swift); read without the lock.
   let marksLazyBlocks: Bool
+  /// Whether free hugepages are moved to where a span needs them (PageHeap+Moving.swift).
+  let movesBlocks: Bool
   let lock = SpinLock()
   let state: UnsafeMutablePointer<HeapState>
   let table: UnsafeMutableRawPointer
@@ -77,6 +80,10 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     marksLazyBlocks =
       options.strategy.kind == .deferred && options.strategy.freesWholeBlocks && options.customStrategy == nil
     statePointer.pointee.marksLazyBlocks = marksLazyBlocks
+    movesBlocks =
+      options.movesBlocks && kernel.capabilities.contains(.move)
+      && (options.adviseHugePages || kernel.capabilities.contains(.hugePagesUnasked))
+    statePointer.pointee.displacedLimit = Self.mostDisplacedBlocks
     self.kernel = kernel
     state = statePointer
     table = memory

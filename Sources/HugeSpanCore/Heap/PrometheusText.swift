@@ -162,6 +162,7 @@ extension HeapStatistics {
     writer.counter("drained_bytes_total", pagesDrained << pageShift, "Bytes given back because others needed memory.")
     writer.counter("splits_total", splits, "Hugepages broken by a release.")
     writer.counter("collapses_total", collapses, "Pageblocks made huge again on purpose.")
+    writer.counter("moved_pageblocks_total", blocksMoved, "Free hugepages moved to where a span needed them.")
     writer.counter("cures_total", cures, "Pageblocks whose phantom was given back.")
     writer.counter("reinflated_pageblocks_total", reinflatedBlocks, "Broken pageblocks that were found huge again.")
     writer.counter("lost_pageblocks_total", lostBlocks, "Huge pageblocks that were found broken.")

@@ -131,6 +131,11 @@ package protocol Kernel: Sendable {
   /// Advises `ranges`, in order, and stops at the first that fails.
   func advise(_ advice: Advice, _ ranges: UnsafeBufferPointer<AddressRange>) -> AdviseOutcome
 
+  /// Moves what is in memory of `source`, one block, to the block at `destination`, of which nothing is: page tables change, no
+  /// byte is copied. `source` is left as committed and advised as it was, with nothing in memory. Done if one range is
+  /// completed; else both are as they were.
+  func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome
+
   /// Fills `regions` with what is resident in `range`, ascending, and returns how many were filled and where the walk
   /// ended (`range.end` when it is complete).
   func residency(

@@ -38,10 +38,13 @@ package struct KernelCapabilities: Equatable, Sendable {
   /// A range can be taken out of use, so that touching it would fault, and committed again.
   package static let decommit = Self(rawValue: 1 << 11)
 
+  /// A hugepage can be moved to another address, and stays one.
+  package static let move = Self(rawValue: 1 << 12)
+
   /// Nothing.
   package static let none = Self(rawValue: 0)
   /// Everything: what a kernel model says unless it is told otherwise.
-  package static let all = Self(rawValue: (1 << 10) - 1 | 1 << 11)
+  package static let all = Self(rawValue: (1 << 10) - 1 | 3 << 11)
 
   package func contains(_ other: Self) -> Bool { rawValue & other.rawValue == other.rawValue }
 

@@ -38,6 +38,15 @@ extension LinuxKernel {
     return outcome
   }
 
+  package func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    var outcome = AdviseOutcome(completedRanges: 0, error: nil, calls: 0, nanoseconds: 0, longestNanoseconds: 0)
+    let result = Self.timed(&outcome) {
+      hs_shim_move(source.start, source.byteCount, destination, !capabilities.contains(.hugePagesUnasked))
+    }
+    if result == 0 { outcome.completedRanges = 1 } else { outcome.error = KernelError(code: Int32(-result)) }
+    return outcome
+  }
+
   /// How many of the first ranges go into one call.
   private static func batchLength(_ ranges: UnsafeBufferPointer<AddressRange>) -> Int {
     var bytes = 0

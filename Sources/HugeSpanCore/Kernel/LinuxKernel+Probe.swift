@@ -25,6 +25,7 @@ extension LinuxKernel {
       let unasked = AddressRange(start: scratch.start + UInt(2 * block), byteCount: block)
       Self.touch(unasked.start)
       if isHuge(unasked) { capabilities.insert(.hugePagesUnasked) }
+      probeMove(of: AddressRange(start: scratch.start, byteCount: block), to: unasked)
     }
   }
 
@@ -81,6 +82,16 @@ extension LinuxKernel {
     while !works() && attempts < 5 {
       attempts += 1
       hs_shim_yield()
+    }
+  }
+
+  /// A hugepage arrives whole, with what was in it, and leaves nothing behind.
+  private mutating func probeMove(of source: AddressRange, to destination: AddressRange) {
+    guard isHuge(source), accepts(.dontneed, destination) else { return }
+    Self.touch(source.start)
+    guard move(source, to: destination.start).error == nil else { return }
+    if isHuge(destination), Self.word(destination.start) == Self.pattern, Self.word(source.start) == 0 {
+      capabilities.insert(.move)
     }
   }
 

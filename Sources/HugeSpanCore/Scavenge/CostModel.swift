@@ -25,6 +25,8 @@ public struct CostModel: Equatable, Sendable {
   public var coldBlockFault: Double = 200
   /// Seconds after its release from which a block counts as cold.
   public var coldAfter: Double = 2
+  /// Moving a hugepage to another address.
+  public var blockMove: Double = 6
   /// Making a block huge again (MADV_COLLAPSE).
   public var collapse: Double = 400
   /// Splitting a hugepage to give back what is phantom of it.
@@ -55,7 +57,7 @@ extension CostModel {
   /// The entries of the price list, by name: the one table behind files, settings and reports.
   package enum Price: UInt8, Sendable {
     case releaseCall, releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter
-    case collapse, cure, taxShare
+    case blockMove, collapse, cure, taxShare
 
     /// Raw values are 0 up to it.
     package static let count = Price.taxShare.rawValue + 1
@@ -71,6 +73,7 @@ extension CostModel {
       case .blockFault: "blockFault"
       case .coldBlockFault: "coldBlockFault"
       case .coldAfter: "coldAfter"
+      case .blockMove: "blockMove"
       case .collapse: "collapse"
       case .cure: "cure"
       case .taxShare: "taxShare"
@@ -99,6 +102,7 @@ extension CostModel {
       case .blockFault: blockFault
       case .coldBlockFault: coldBlockFault
       case .coldAfter: coldAfter
+      case .blockMove: blockMove
       case .collapse: collapse
       case .cure: cure
       case .taxShare: taxShare
@@ -115,6 +119,7 @@ extension CostModel {
       case .blockFault: blockFault = newValue
       case .coldBlockFault: coldBlockFault = newValue
       case .coldAfter: coldAfter = newValue
+      case .blockMove: blockMove = newValue
       case .collapse: collapse = newValue
       case .cure: cure = newValue
       case .taxShare: taxShare = newValue

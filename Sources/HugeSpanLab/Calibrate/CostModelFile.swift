@@ -38,6 +38,7 @@ extension CostModel.Price {
     case .blockFault: "a hugepage faulted back at once"
     case .coldBlockFault: "a hugepage faulted back when it has been idle"
     case .coldAfter: "idleness from which a hugepage is cold"
+    case .blockMove: "a hugepage moved to another address"
     case .collapse: "a block made huge again"
     case .cure: "phantom given back by a split"
     case .taxShare: "share of busy time lost when all is on base pages"

@@ -37,6 +37,15 @@ struct KernelPrices {
     return spent
   }
 
+  /// CPU time of one move.
+  private func timedMove(_ source: AddressRange, to destination: AddressRange) throws(CalibrationError) -> Double {
+    let start = threadMicroseconds()
+    let outcome = kernel.move(source, to: destination.start)
+    let spent = threadMicroseconds() - start
+    if let error = outcome.error { throw CalibrationError("the kernel refused to move a hugepage: errno \(error.code)") }
+    return spent
+  }
+
   private func touch(_ first: Int, _ count: Int) -> Double {
     let start = threadMicroseconds()
     for block in 0..<Self.blocks {
@@ -82,6 +91,14 @@ struct KernelPrices {
     _ = try timed(.dontneed, ofEach(256, 256))
     note(.cure, try timed(.cold, ofEach(0, 1)) / n, &samples)
     for block in 0..<Self.blocks { _ = try timed(.collapse, [pages(0, 512, of: block)]) }
+    if kernel.capabilities.contains(.move) {
+      // Each to the place of the one before; the last place is filled by the touch.
+      var move = 0.0
+      _ = try timed(.dontneed, [pages(0, 512, of: 0)])
+      for block in 1..<Self.blocks { move += try timedMove(pages(0, 512, of: block), to: pages(0, 512, of: block - 1)) }
+      note(.blockMove, move / (n - 1), &samples)
+      _ = touch(0, 1)
+    }
     note(.releaseBlock, (try timed(.dontneed, ofEach(0, 512)) - max(one - each, 0)) / n, &samples)
   }
 }

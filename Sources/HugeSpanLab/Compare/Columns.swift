@@ -94,6 +94,7 @@ extension Column {
     Column("refaulted", "refaulted_pages", .low, format: grouped) { Double($0.refaultedPages) },
     Column("splits", "splits", .low, format: grouped) { Double($0.splits) },
     Column("rebuilt", "collapses", .none, format: grouped) { Double($0.collapses) },
+    Column("moved", "moved_blocks", .none, format: grouped) { Double($0.movedBlocks) },
     Column("calls", "release_calls", .low, format: grouped) { Double($0.releaseCalls) },
     Column("re-inflated", "reinflated_blocks", .low, dependsOnKernelClock: true, format: grouped) {
       Double($0.reinflatedBlocks)

@@ -33,6 +33,8 @@ package struct RunResult: Codable, Equatable, Sendable {
   package var releaseCalls = 0
   package var splits = 0
   package var collapses = 0
+  /// Free hugepages that were moved under a span.
+  package var movedBlocks = 0
   package var reinflatedBlocks = 0
   package var lostBlocks = 0
   /// Lazily freed pages that the kernel had taken when the heap looked.
@@ -139,6 +141,7 @@ package struct RunResult: Codable, Equatable, Sendable {
     try box.encode(releaseCalls, forKey: .releaseCalls)
     try box.encode(splits, forKey: .splits)
     try box.encode(collapses, forKey: .collapses)
+    try box.encode(movedBlocks, forKey: .movedBlocks)
     try box.encode(reinflatedBlocks, forKey: .reinflatedBlocks)
     try box.encode(lostBlocks, forKey: .lostBlocks)
     try box.encode(lazyTakenPages, forKey: .lazyTakenPages)

@@ -55,6 +55,7 @@ package struct RunCost: Equatable, Sendable {
       fresh -= count
     }
     microseconds += Double(fresh) * costs.blockFault
+    microseconds += Double(heap.blocksMoved + heap.movesRefused) * costs.blockMove
     microseconds += Double(heap.splits) * costs.split
     // A rebuild costs the machine the same when khugepaged makes it.
     microseconds += Double(heap.collapses + heap.reinflatedBlocks) * costs.collapse

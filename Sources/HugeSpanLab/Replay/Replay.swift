@@ -298,6 +298,7 @@ package struct Replay<K: ReplayableKernel>: ~Copyable {
     result.releaseCalls = heap.releaseCalls
     result.splits = heap.splits
     result.collapses = heap.collapses
+    result.movedBlocks = heap.blocksMoved
     result.reinflatedBlocks = heap.reinflatedBlocks
     result.lostBlocks = heap.lostBlocks
     result.lazyTakenPages = heap.lazyPagesTaken

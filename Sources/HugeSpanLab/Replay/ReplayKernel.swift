@@ -190,6 +190,10 @@ package struct ReplayKernel: Kernel {
     linux.advise(advice, ranges)
   }
 
+  package func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    linux.move(source, to: destination)
+  }
+
   package func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt) {

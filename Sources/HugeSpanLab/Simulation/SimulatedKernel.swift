@@ -135,6 +135,12 @@ package struct SimulatedKernel: ReplayableKernel {
       longestNanoseconds: time)
   }
 
+  package func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    state.pointee.move(state.pointee.index(source.start), to: state.pointee.index(destination))
+    let time = UInt64(state.pointee.costs.blockMove * 1000)
+    return AdviseOutcome(completedRanges: 1, error: nil, calls: 1, nanoseconds: time, longestNanoseconds: time)
+  }
+
   package func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt) {

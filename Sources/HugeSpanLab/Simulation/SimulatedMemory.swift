@@ -158,6 +158,22 @@ struct SimulatedState {
     blocks[index] = block
   }
 
+  /// All of block `source` is at `destination` from now on, of which nothing was in memory; page tables go along.
+  mutating func move(_ source: Int, to destination: Int) {
+    change(destination) { state in
+      state.drop(destination)
+      let reservation = Flag.committed | Flag.advised
+      let (from, to) = (state.blocks[source], state.blocks[destination])
+      state.change(source) { state in
+        state.blocks[source].side = 0
+        state.drop(source)
+      }
+      state.blocks[destination] = from
+      state.blocks[destination].flags = from.flags & ~reservation | to.flags & reservation
+      state.blocks[destination].goneAt = to.goneAt
+    }
+  }
+
   /// Reclaim takes a hugepage that was lazily free. It maps it by pages first, and the page table stays: what is touched
   /// next gets base pages.
   mutating func takeLazyHuge(_ index: Int) {

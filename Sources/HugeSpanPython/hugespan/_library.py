@@ -64,7 +64,8 @@ Statistics = _counters(
     release_nanoseconds longest_release_nanoseconds ticks
     effects_checked effects_missing reinflated_blocks lost_blocks residency_passes metadata_bytes
     collapses decommitted_blocks drains pages_drained
-    discarded_pages discards discard_splits undone_intact undone_lost undone_partly discarded_pages_lost""",
+    discarded_pages discards discard_splits undone_intact undone_lost undone_partly discarded_pages_lost
+    blocks_moved moves_refused move_nanoseconds displaced_blocks""",
 )
 Residency = _counters(
     "Residency",

@@ -168,6 +168,41 @@ private func eagerOptions(_ strategy: StrategyKind) -> HeapOptions {
     #expect(kernel.faults.isBalanced && kernel.base.violations == [])
   }
 
+  /// A span of two blocks waits for the hugepages that move under it; meanwhile nobody can have them, and nobody else waits but
+  /// whoever destroys the heap.
+  @Test func leavesTheHeapInUseWhileItMovesHugepages() throws {
+    let kernel = FaultInjectingKernel(ModelKernel())
+    let place = try HeapPlace(kernel, eagerOptions(.dontneed))
+    let spans = try (0..<5).map { _ in try place.pointer.pointee.allocate(SpanRequest(pageCount: 512)).span }
+    for span in spans { kernel.base.touch(span.range) }
+    place.pointer.pointee.free(spans[1])
+    place.pointer.pointee.free(spans[3])
+    let gate = Gate()
+    kernel.faults.startRecording()
+    kernel.faults.block(.move, at: gate)
+    let found = Locked(PageSpan(address: 0, pageCount: 1))
+    let allocating = inThread {
+      guard let span = try? place.pointer.pointee.allocate(SpanRequest(pageCount: 1024)).span else { return }
+      found.withLock { $0 = span }
+    }
+    #expect(gate.waitForArrival())
+    let inFlight = kernel.faults.records.last { $0.call == .move }!.ranges
+    place.pointer.pointee.checkInvariants()
+    let others = try (0..<3).map { _ in try place.pointer.pointee.allocate(SpanRequest(pageCount: 512)).span }
+    for span in others { for range in inFlight { #expect(!span.range.overlaps(range)) } }
+    _ = place.pointer.pointee.tick(at: 1, processCPU: 0)
+    _ = try? place.pointer.pointee.residencyPass()
+    #expect(place.pointer.pointee.statistics().blocks >= 10)
+    place.pointer.pointee.checkInvariants()
+    gate.open()
+    allocating.wait()
+    place.pointer.pointee.checkInvariants()
+    kernel.base.touch(found.withLock { $0 }.range)
+    #expect(place.pointer.pointee.statistics().blocksMoved == 2)
+    place.destroy()
+    #expect(kernel.faults.isBalanced && kernel.base.violations == [])
+  }
+
   @Test func makesReleaseNowWaitForItsTurn() throws {
     let kernel = FaultInjectingKernel(ModelKernel())
     let place = try HeapPlace(kernel, eagerOptions(.dontneed))

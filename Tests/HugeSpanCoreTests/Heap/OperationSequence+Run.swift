@@ -21,7 +21,7 @@ extension OperationSequence {
         kernel.faults.failRandomly(
           [
             .reserve, .commit, .mapMetadata, .residency, .sharing, .advise(.dontneed), .advise(.free), .advise(.cold),
-            .advise(.pageout), .advise(.decommit), .advise(.hugepage),
+            .advise(.pageout), .advise(.decommit), .advise(.hugepage), .move,
           ],
           share: Double(configuration.faultPercent) / 100, seed: seed, with: code)
       }

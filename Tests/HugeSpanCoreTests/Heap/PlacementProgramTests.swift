@@ -22,6 +22,9 @@ private struct AgreeableKernel: Kernel {
   func advise(_ advice: Advice, _ ranges: UnsafeBufferPointer<AddressRange>) -> AdviseOutcome {
     AdviseOutcome(completedRanges: ranges.count, error: nil, calls: 1, nanoseconds: 0, longestNanoseconds: 0)
   }
+  func move(_ source: AddressRange, to destination: UInt) -> AdviseOutcome {
+    AdviseOutcome(completedRanges: 1, error: nil, calls: 1, nanoseconds: 0, longestNanoseconds: 0)
+  }
   func residency(
     of range: AddressRange, into regions: UnsafeMutableBufferPointer<ResidentRegion>
   ) throws(KernelError) -> (count: Int, walkedTo: UInt) { throw .notSupported }

@@ -148,6 +148,18 @@ private struct ModelMemory {
         whole ? Int.random(in: 0..<blocks, using: &random) * 512 : Int.random(in: 0..<blocks * 512, using: &random)
       let limit = [1, 64, 512, 700].randomElement(using: &random)!
       let count = whole ? 512 : min(Int.random(in: 1...limit, using: &random), blocks * 512 - first)
+      if realKernel.capabilities.contains(.move), Int.random(in: 0..<10, using: &random) == 0 {
+        // A hugepage, to a block that is emptied before.
+        let (from, to) = (Int.random(in: 0..<blocks, using: &random), Int.random(in: 0..<blocks, using: &random))
+        let isHuge = try realKernel.regions(of: real.pages(from * 512, 512)).contains(where: \.isHuge)
+        if from == to || !isHuge { continue }
+        steps.append("move \(from) \(to)")
+        #expect(realKernel.advise(.dontneed, [real.pages(to * 512, 512)]).error == nil)
+        _ = model.kernel.advise(.dontneed, [model.pages(to * 512, 512)])
+        let moved = realKernel.move(real.pages(from * 512, 512), to: real.pages(to * 512, 512).start)
+        try #require(moved.error == nil && moved.completedRanges == 1)
+        _ = model.kernel.move(model.pages(from * 512, 512), to: model.pages(to * 512, 512).start)
+      }
       let advice: [Advice?] = [nil, nil, .dontneed, .dontneed, .cold, .collapse]
       if let advice = advice.randomElement(using: &random)! {
         // Collapse only where something is: whether an empty block is an error is nobody's business here.

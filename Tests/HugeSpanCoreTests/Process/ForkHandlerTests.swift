@@ -59,6 +59,52 @@ private func threadCount() -> Int {
 @Suite struct AForkDuringARelease {
   static let strategies: [StrategyKind] = [.dontneed, .free, .splitDontneed]
 
+  /// Nor does the thread that moves hugepages; what it moved, or was about to, is free in the child.
+  @Test(.enabled(if: realKernel.capabilities.contains(.move), "this kernel moves no hugepages"))
+  func leavesTheChildWhatWasMoving() async {
+    await #expect(processExitsWith: .success) {
+      let kernel = FaultInjectingKernel(realKernel)
+      let heap = UnsafeMutablePointer<PageHeapCore<FaultInjectingKernel<LinuxKernel>>>.allocate(capacity: 1)
+      heap.initialize(to: try PageHeapCore(kernel: kernel, options: eager(.splitDontneed)))
+      nonisolated(unsafe) let place = heap
+      let spans = try (0..<5).map { _ in try place.pointee.allocate(SpanRequest(pageCount: 512)).span }
+      for span in spans { fill(span) }
+      place.pointee.free(spans[1])
+      place.pointee.free(spans[3])
+      let gate = Gate()
+      kernel.faults.block(.move, at: gate)
+      let done = DispatchSemaphore(value: 0)
+      Thread {
+        if let span = try? place.pointee.allocate(SpanRequest(pageCount: 1024)).span { fill(span) }
+        done.signal()
+      }.start()
+      #expect(gate.waitForArrival())
+
+      place.pointee.prepareForFork()
+      let child = ForkedChild {
+        place.pointee.resumeInChild()
+        place.pointee.checkInvariants()
+        guard place.pointee.statistics().usedPages == 3 * 512,
+          let again = try? place.pointee.allocate(SpanRequest(pageCount: 1024)).span
+        else { return false }
+        fill(again)
+        let isThere = isIntact(again) && spans.indices.allSatisfy { $0 % 2 == 1 || isIntact(spans[$0]) }
+        place.pointee.free(again)
+        return isThere && exercise(place.pointee, steps: 100) && isIntact(spans[0])
+      } last: {
+        place.deinitialize(count: 1)
+        return kernel.faults.isBalanced
+      }
+      place.pointee.resumeInParent()
+      gate.open()
+      done.wait()
+      place.pointee.checkInvariants()
+      #expect(place.pointee.statistics().usedPages == 5 * 512)
+      #expect(child.end() == 0)
+      for index in [0, 2, 4] { #expect(isIntact(spans[index])) }
+    }
+  }
+
   /// The thread that stands in madvise does not come along; what it had in flight is free in the child.
   @Test(arguments: strategies, [true, false])
   func leavesTheChildAWholeHeap(strategy: StrategyKind, isWhole: Bool) async {

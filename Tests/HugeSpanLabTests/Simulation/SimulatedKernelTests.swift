@@ -78,7 +78,7 @@ private func residency(_ kernel: some Kernel, _ range: AddressRange) throws -> [
       let ours = memory.pages(first, count)
       let theirs = AddressRange(start: modelRange.start + UInt(first * 4096), byteCount: count * 4096)
       let advice: Advice
-      switch Int.random(in: 0..<16, using: &random) {
+      switch Int.random(in: 0..<17, using: &random) {
       case 0..<6:
         done.append("touch \(first) \(count)")
         memory.touch(ours)
@@ -89,6 +89,23 @@ private func residency(_ kernel: some Kernel, _ range: AddressRange) throws -> [
       case 11: advice = .cold
       case 12: advice = .pageout
       case 13: advice = .collapse
+      case 16:
+        // Any block, to one that is emptied before.
+        let (from, to) = (first / 512, (first / 512 + 1) % blocks)
+        done.append("move \(from) \(to)")
+        func whole(_ number: Int) -> (ours: AddressRange, theirs: AddressRange) {
+          (
+            memory.pages(number * 512, 512),
+            AddressRange(start: modelRange.start + UInt(number * block), byteCount: block)
+          )
+        }
+        memory.advise(.dontneed, whole(to).ours)
+        _ = withUnsafePointer(to: whole(to).theirs) {
+          model.advise(.dontneed, UnsafeBufferPointer(start: $0, count: 1))
+        }
+        #expect(memory.kernel.move(whole(from).ours, to: whole(to).ours.start).completedRanges == 1)
+        _ = model.move(whole(from).theirs, to: whole(to).theirs.start)
+        advice = .hugepage
       case 14 where !hasChild:
         hasChild = true
         done.append("fork")
