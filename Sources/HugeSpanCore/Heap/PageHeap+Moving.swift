@@ -11,8 +11,8 @@
 //
 // The price is mappings. A page keeps the offset it had in its mapping, so a block that got one has a mapping of its own and
 // cuts its surroundings in two. Such blocks are counted as displaced, and there may be 2,048: two mappings each are a
-// sixteenth of what Linux allows a process by default. From half of that on ticks renew the mappings of displaced blocks that are
-// empty again, which lets them grow together with their neighbours (4 us each).
+// sixteenth of what Linux allows a process by default. Ticks renew the mappings of displaced blocks that are
+// empty again, all but a few, which lets them grow together with their neighbours (4 us each, on top of 9 for the release).
 //
 // Not moved: what a child may share (it would be copied), what was refused before (it may be locked), and blocks that are not committed.
 
@@ -40,6 +40,8 @@ extension UnsafeMutablePointer where Pointee == BlockHeader {
 extension PageHeapCore {
   /// Displaced blocks that there may be.
   static var mostDisplacedBlocks: Int { 2048 }
+  /// As many keep their mappings, empty or not: they may be moved to again.
+  static var fewDisplacedBlocks: Int { 16 }
   private static var movesPerRound: Int { 32 }
 
   /// Moves free hugepages under the blocks of `place` that are not in memory, as many as there are; true if any was moved.
@@ -95,13 +97,13 @@ extension PageHeapCore {
     return hasMoved
   }
 
-  /// Renews the mappings of empty displaced blocks, if there are many. The scavenging thread only; held lock on entry and
+  /// Renews the mappings of empty displaced blocks. The scavenging thread only; held lock on entry and
   /// return, open in between.
   func restoreMappings() {
     if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.displacedLimit = Self.mostDisplacedBlocks }
     var examined = 0
     let blocks = min(state.pointee.blockCount, 4096)
-    while examined < blocks && state.pointee.displacedBlocks > Self.mostDisplacedBlocks / 2 {
+    while examined < blocks && state.pointee.displacedBlocks > Self.fewDisplacedBlocks {
       examined += 1
       guard let block = state.pointee.next(&state.pointee.displacedCursor) else { return }
       if !block.pointee.isDisplaced || block.pointee.kind != .absent || block.isDecommitted { continue }
