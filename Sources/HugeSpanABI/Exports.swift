@@ -266,6 +266,12 @@ public func hs_scavenger_start(_ handle: OpaquePointer) -> Bool { LinuxHeap.star
 
 /// As hugespan.h says.
 @c @implementation
+public func hs_scavenger_start_bare(_ handle: OpaquePointer) -> Bool {
+  LinuxHeap.startScavenger(heap(handle), isBare: true)
+}
+
+/// As hugespan.h says.
+@c @implementation
 public func hs_scavenger_stop(_ handle: OpaquePointer) { heap(handle).pointee.stopScavenger() }
 
 /// As hugespan.h says.

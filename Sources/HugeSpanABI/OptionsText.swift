@@ -67,12 +67,11 @@ enum OptionKey: UInt8 {
       """
       a list such as split=170/blockFault=200 of microseconds (coldAfter: seconds, taxShare: 0 to 1), of releaseCall, \
       releaseRange, releasePage, releaseBlock, split, pageFault, blockFault, coldBlockFault, coldAfter, blockMove, \
-      collapse, cure, \
-      taxShare
+      collapse, cure, taxShare
       """
-    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .moving, .scavenger,
-      .page:
+    case .preferBroken, .preferLong, .discountRefaults, .rebuild, .steering, .freeWhole, .hugePages, .moving, .page:
       "on or off"
+    case .scavenger: "on, bare or off"
     case .strategy:
       """
       one of keep, dontneed, free, free-then-dontneed, split-dontneed, cold, pageout, decommit, deferred (all but \
@@ -96,7 +95,7 @@ enum OptionKey: UInt8 {
 @c @implementation
 public func hs_process_options_init(_ options: UnsafeMutablePointer<hs_process_options>, _ size: Int) {
   var defaults = hs_process_options(
-    size: size, scavenger: true, statistics_path: nil, statistics_path_length: 0, page: false)
+    size: size, scavenger: true, statistics_path: nil, statistics_path_length: 0, page: false, bare: false)
   withUnsafeBytes(of: &defaults) { bytes in
     UnsafeMutableRawPointer(options).copyMemory(from: bytes.baseAddress!, byteCount: min(size, bytes.count))
   }
@@ -330,8 +329,10 @@ private struct OptionsReader {
       options.first_arena_bytes = bytes
       return true
     case .scavenger:
-      guard let isOn = switchValue(value) else { return false }
+      let isBare = spells(value, "bare")
+      guard let isOn = isBare ? true : switchValue(value) else { return false }
       process?.scavenger = isOn
+      process?.bare = isBare
       return true
     case .statistics:
       guard isFileName(value) else { return false }

@@ -7,6 +7,8 @@ import CHugeSpanJemalloc
 
 /// What HUGESPAN_CONF said of the process. The path points into the environment, which is the program's, and is copied.
 nonisolated(unsafe) var runsScavenger = false
+/// And whether its thread is one that the C library does not know of.
+nonisolated(unsafe) private var isScavengerBare = false
 /// Bytes of the path's pattern; 0 if no statistics are wanted.
 nonisolated(unsafe) var statisticsPathLength = 0
 
@@ -25,6 +27,7 @@ public func hs_adapter_create(_ configuration: UnsafePointer<CChar>?) -> Bool {
     }
   }
   runsScavenger = process.scavenger
+  isScavengerBare = process.bare
   if let path = process.statistics_path {
     // The parser takes no path that would not fit.
     statisticsPathLength = min(process.statistics_path_length, Int(HS_PATH_BYTES))
@@ -79,7 +82,7 @@ private func sayMistake(_ error: inout hs_options_error) {
 /// As adapter.h says.
 @c @implementation
 public func hs_adapter_start_scavenger() {
-  if runsScavenger && !LinuxHeap.startScavenger(adapterHeap) {
+  if runsScavenger && !LinuxHeap.startScavenger(adapterHeap, isBare: isScavengerBare) {
     say("no thread can be started, so no memory is released while the program idles")
   }
 }

@@ -297,6 +297,8 @@ int main(void) {
   CHECK(hs_allocate(heap, 100000, &span) == HS_OK);
   hs_free(heap, span.address, span.pages);
   CHECK(hs_scavenger_start(heap) && hs_scavenger_start(heap));
+  hs_scavenger_stop(heap);
+  CHECK(hs_scavenger_start_bare(heap) && hs_scavenger_start(heap));
   memset(address, 1, 320 * 4096);
   hs_free(heap, address, 320);
   CHECK(hs_release_now(heap, 1u << 20) >= 1u << 20);

@@ -51,6 +51,8 @@ import Testing
     #expect(MemoryLayout<hs_residency>.offset(of: \.used_pages) == 80)
     #expect(MemoryLayout<hs_arena_statistics>.offset(of: \.foreign_frees) == 48)
     #expect(MemoryLayout<hs_process_options>.offset(of: \.statistics_path_length) == 24)
+    #expect(MemoryLayout<hs_process_options>.offset(of: \.page) == 32)
+    #expect(MemoryLayout<hs_process_options>.offset(of: \.bare) == 33)
     #expect(MemoryLayout<hs_options_error>.offset(of: \.message) == 16)
   }
 

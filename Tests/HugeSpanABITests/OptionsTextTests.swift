@@ -82,7 +82,7 @@ private let samples: [(key: String, good: [String], bad: [String])] = [
   ("huge-pages", ["on", "off"], ["madvise"]),
   ("moving", ["on", "off"], ["1"]),
   ("first-arena", ["2MiB", "64TiB"], ["0", "1MiB", "65TiB"]),
-  ("scavenger", ["on", "off"], ["maybe"]),
+  ("scavenger", ["on", "bare", "off"], ["maybe", "bar", "barely"]),
   ("statistics", ["/tmp/x", "a b", "%p.json", "100%%:x"], ["", "%", "%d", "a%"]),
   ("page", ["on", "off"], ["", "1", "yes"]),
 ]

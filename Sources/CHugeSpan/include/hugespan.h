@@ -249,6 +249,7 @@ typedef struct hs_process_options {
   const char *HS_NULLABLE statistics_path; /* where statistics go at exit, not terminated; NULL is nowhere */
   size_t statistics_path_length;
   bool page;                               /* publish a statistics page: hs_page_open (false) */
+  bool bare;                               /* the scavenger's thread is one that the C library does not know of (false) */
 } hs_process_options;
 
 /* Sets every process option to its default. `size` is sizeof(hs_process_options). */
@@ -289,7 +290,8 @@ typedef struct hs_options_error {
  *                        a size (512MiB), or 0 for none
  *     huge-pages         on, off: ask for hugepages where memory gets none without
  *     first-arena        a size, at least 2MiB: address space reserved first
- *     scavenger          on, off: the thread that releases memory, also while the program is idle
+ *     scavenger          on, bare, off: the thread that releases memory, also while the program is idle; bare: as
+ *                        hs_scavenger_start_bare
  *     statistics         a file, to which statistics are written at exit; %p in it stands for the process' number, %% for %
  *     page               on, off: publish a statistics page, for hugespan explain and hugespan watch
  *
@@ -434,6 +436,14 @@ hs_status hs_heap_pressure(hs_heap *HS_NONNULL heap, hs_pressure *HS_NONNULL pre
 /* Starts a thread that ticks, also while the program is idle. False if none could be had. Starting twice is one start. A
  * forked child has none until it starts its own; see FORK. */
 bool hs_scavenger_start(hs_heap *HS_NONNULL heap);
+
+/*
+ * The same with a thread that the C library does not know of, where that can be had (x86-64 with glibc, no sanitizer, no policy or
+ * strategy of one's own; else as hs_scavenger_start). Calls no malloc. A C library spares its locks the atomic operations as long as
+ * a program has one thread, and this one leaves it so: 3 to 4 % of sqlite3's time. setuid and its kin do not reach it: it gives up
+ * all capabilities, and keeps the user that started it. Not for programs that change their user to be safe from what they run.
+ */
+bool hs_scavenger_start_bare(hs_heap *HS_NONNULL heap);
 void hs_scavenger_stop(hs_heap *HS_NONNULL heap);
 
 /* Releases until `bytes` are uncharged or nothing free is left; returns how many bytes really are, by what was resident before

@@ -116,6 +116,13 @@ package struct PageHeapCore<K: Kernel>: ~Copyable {
     lock.unlock()
   }
 
+  /// Whether a policy or a strategy is the embedder's own.
+  package var runsForeignCode: Bool {
+    lock.lock()
+    defer { lock.unlock() }
+    return state.pointee.options.customPolicy != nil || state.pointee.options.customStrategy != nil
+  }
+
   /// Number of arenas.
   package var arenaCount: Int {
     lock.lock()

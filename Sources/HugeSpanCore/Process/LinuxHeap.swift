@@ -65,7 +65,10 @@ package struct LinuxHeap: ~Copyable {
   // MARK: The scavenger
 
   /// Starts the thread unless it runs. False if none could be had.
-  package static func startScavenger(_ heap: UnsafeMutablePointer<LinuxHeap>) -> Bool {
+  ///
+  /// - Parameter isBare: The C library is not told of it, where that can be (shims.h says why one would want that). Code of the
+  ///   embedder's, which may ask the library anything, runs in a thread that the library knows.
+  package static func startScavenger(_ heap: UnsafeMutablePointer<LinuxHeap>, isBare: Bool = false) -> Bool {
     let phase = heap.pointee.control.phase
     var before = HeapControl.idle
     while !hs_shim_word_exchange(phase, before, HeapControl.changing) {
@@ -77,7 +80,12 @@ package struct LinuxHeap: ~Copyable {
         hs_shim_sleep_nanoseconds(20_000)
       }
     }
-    let status = hs_shim_thread_start({ scavenge($0) }, UnsafeMutableRawPointer(heap), heap.pointee.control.thread)
+    let (argument, thread) = (UnsafeMutableRawPointer(heap), heap.pointee.control.thread)
+    var status = Int32(-1)
+    if isBare && !heap.pointee.core.runsForeignCode {
+      status = hs_shim_bare_thread_start({ scavenge($0) }, argument, thread)
+    }
+    if status != 0 { status = hs_shim_thread_start({ scavenge($0) }, argument, thread) }
     // Running only when the thread's name is known to whoever will wait for it.
     hs_shim_word_store(phase, status == 0 ? HeapControl.running : before)
     return status == 0

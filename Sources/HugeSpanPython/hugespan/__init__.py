@@ -31,19 +31,19 @@ __all__ = ["HugeSpanError", "SettingsError", "install", "is_installed", "release
 class _Heap:
     """The heap under this process' arenas."""
 
-    def __init__(self, library, handle, has_scavenger):
+    def __init__(self, library, handle, scavenger):
         self.library = library
         self.handle = handle
-        self.has_scavenger = has_scavenger
+        self.scavenger = scavenger
 
     def start_scavenger(self):
-        if self.has_scavenger and not self.library.start_scavenger(self.handle):
+        if self.scavenger and not self.library.start_scavenger(self.handle, self.scavenger == "bare"):
             sys.stderr.write(
                 "hugespan: no thread can be started, so no memory is released while the program idles\n"
             )
 
     def stop_scavenger(self):
-        if self.has_scavenger:
+        if self.scavenger:
             self.library.stop_scavenger(self.handle)
 
 
@@ -92,12 +92,12 @@ def _install(texts, reports_itself=True):
         return
     _check_interpreter()
     library = _library.Library()
-    handle, has_scavenger, statistics_path = library.create([pair for pair in texts if pair[1]])
+    handle, scavenger, statistics_path = library.create([pair for pair in texts if pair[1]])
     previous = _library.Functions()
     ctypes.pythonapi.PyObject_GetArenaAllocator(ctypes.byref(previous))
     functions = library.arena_functions(handle, previous)
     ctypes.pythonapi.PyObject_SetArenaAllocator(ctypes.byref(functions))
-    _heap = _Heap(library, handle, has_scavenger)
+    _heap = _Heap(library, handle, scavenger)
     _heap.start_scavenger()
     _handle_forks(_heap)
     if statistics_path is not None:

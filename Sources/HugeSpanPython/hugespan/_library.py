@@ -41,6 +41,7 @@ class _ProcessOptions(ctypes.Structure):
         ("statistics_path", ctypes.c_void_p),
         ("statistics_path_length", ctypes.c_size_t),
         ("page", ctypes.c_bool),
+        ("bare", ctypes.c_bool),
     ]
 
 
@@ -139,6 +140,7 @@ class Library:
             ("hs_options_parse", ctypes.c_int, [text, pointer, pointer, pointer]),
             ("hs_heap_create", ctypes.c_int, [pointer, pointer]),
             ("hs_scavenger_start", ctypes.c_bool, [pointer]),
+            ("hs_scavenger_start_bare", ctypes.c_bool, [pointer]),
             ("hs_scavenger_stop", None, [pointer]),
             ("hs_release_now", ctypes.c_uint64, [pointer, ctypes.c_uint64]),
             ("hs_page_open", ctypes.c_int, [pointer]),
@@ -154,7 +156,7 @@ class Library:
     def create(self, texts):
         """A heap with the settings of `texts`, pairs of where a text is from and the text; later ones win.
 
-        Returns the heap, whether it shall have a scavenger, and the file for statistics (None for none).
+        Returns the heap, its scavenger ("on", "bare", or None for none), and the file for statistics (None for none).
         """
         options = (ctypes.c_char * _ROOM)()
         self._c.hs_options_init(options, _ROOM)
@@ -182,7 +184,8 @@ class Library:
         # For people only: the program runs without.
         if process.page:
             self._c.hs_page_open(heap)
-        return heap, process.scavenger, statistics
+        scavenger = ("bare" if process.bare else "on") if process.scavenger else None
+        return heap, scavenger, statistics
 
     def arena_functions(self, heap, previous):
         """Functions that take arenas from `heap`."""
@@ -192,8 +195,9 @@ class Library:
             raise HugeSpanError("the arenas are on a heap already")
         return functions
 
-    def start_scavenger(self, heap):
-        return self._c.hs_scavenger_start(heap)
+    def start_scavenger(self, heap, is_bare):
+        start = self._c.hs_scavenger_start_bare if is_bare else self._c.hs_scavenger_start
+        return start(heap)
 
     def stop_scavenger(self, heap):
         self._c.hs_scavenger_stop(heap)
