@@ -181,7 +181,7 @@ private let fastClock = """
         ["/bin/sh", "-c", "\(enter)exec \"$@\"", "sh", program, "\(looks)", charge], configuration: configuration)
       return (outcome.output.split { $0.isWhitespace }.compactMap { Int($0) }, outcome)
     }
-    for policy in ["immediate", "rent-or-buy"] {
+    for policy in ["immediate", "rent-or-buy", "rent-or-buy,scavenger:bare"] {
       let (figures, outcome) = try run(400, "policy:\(policy)")
       try #require(outcome.status == 0 && figures.count == 4, "\(outcome.output)\(outcome.errors)")
       #expect(figures[0] > 220_000 && figures[1] < figures[0] / 5, "\(policy): \(figures)")
@@ -222,6 +222,7 @@ private let fastClock = """
       }
       """)
     #expect(try workshop.runOnHeap([program]).output == "2\n")
+    #expect(try workshop.runOnHeap([program], configuration: "scavenger:bare").output == "2\n")
     #expect(try workshop.runOnHeap([program], configuration: "scavenger:off").output == "1\n")
   }
 }
