@@ -267,7 +267,7 @@ extension PageHeapCore {
     var mayMove = true
     while true {
       let found = bestRun(blocks, alignment: alignment)
-      if mayMove, let found, moveUnder(found) {
+      if mayMove, let found, !found.isResident, moveUnder(found) {
         // Somebody may have taken a part of it meanwhile; then the rest is faulted in.
         mayMove = false
         continue
@@ -358,7 +358,8 @@ extension PageHeapCore {
       if found.resident == blocks && found.length == blocks { break }
     }
     return best.map {
-      SpanPlace(arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks)
+      SpanPlace(arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks,
+        isResident: $0.run.resident == blocks)
     }
   }
 

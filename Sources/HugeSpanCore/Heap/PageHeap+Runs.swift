@@ -12,6 +12,8 @@ struct SpanPlace {
   /// The wholly free blocks that it takes.
   var firstFree: Int
   var freeCount: Int
+  /// All of these are in memory.
+  var isResident: Bool
 }
 
 extension PageHeapCore {
