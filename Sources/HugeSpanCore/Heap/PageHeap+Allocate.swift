@@ -358,7 +358,8 @@ extension PageHeapCore {
       if found.resident == blocks && found.length == blocks { break }
     }
     return best.map {
-      SpanPlace(arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks,
+      SpanPlace(
+        arena: $0.arena, block: $0.run.first, page: 0, firstFree: $0.run.first, freeCount: blocks,
         isResident: $0.run.resident == blocks)
     }
   }

@@ -132,8 +132,8 @@ extension PageHeapCore {
     require(state.sharedBlocks == seen.shared, "total of shared blocks is wrong", UInt(seen.shared))
     require(state.absentBlocks == seen.absent, "total of absent blocks is wrong", UInt(seen.absent))
     require(state.displacedBlocks == seen.displaced, "total of displaced blocks is wrong", UInt(seen.displaced))
-    require(
-      state.releasingBlocks + state.emptyBlocksInFlight == seen.releasing, "total of blocks in flight is wrong", UInt(seen.releasing))
+    let inFlight = state.releasingBlocks + state.emptyBlocksInFlight
+    require(inFlight == seen.releasing, "total of blocks in flight is wrong", UInt(seen.releasing))
   }
 
   private func checkLists(_ seen: InvariantTotals) {

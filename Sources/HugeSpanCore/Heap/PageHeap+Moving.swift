@@ -103,6 +103,7 @@ extension PageHeapCore {
     if state.pointee.totals.ticks % Self.ticksPerRetry == 0 { state.pointee.displacedLimit = Self.mostDisplacedBlocks }
     var examined = 0
     let blocks = min(state.pointee.blockCount, 4096)
+    let advisesHugePages = advisesHugePages
     while examined < blocks && state.pointee.displacedBlocks > Self.fewDisplacedBlocks {
       examined += 1
       guard let block = state.pointee.next(&state.pointee.displacedCursor) else { return }
@@ -110,7 +111,7 @@ extension PageHeapCore {
       let range = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
       state.pointee.sendEmpty(block)
       lock.unlock()
-      let isCommitted = renewMapping(range)
+      let isCommitted = renewMapping(range, advisesHugePages: advisesHugePages)
       lock.lock()
       state.pointee.bookEmpty(block)
       state.pointee.setDisplaced(block, false)
@@ -120,7 +121,7 @@ extension PageHeapCore {
   }
 
   /// Maps an empty block anew. False if it is not committed now.
-  private func renewMapping(_ range: AddressRange) -> Bool {
+  private func renewMapping(_ range: AddressRange, advisesHugePages: Bool) -> Bool {
     let isGone = withUnsafePointer(to: range) {
       kernel.advise(.decommit, UnsafeBufferPointer(start: $0, count: 1)).error == nil
     }

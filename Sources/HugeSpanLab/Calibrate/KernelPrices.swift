@@ -42,7 +42,7 @@ struct KernelPrices {
     let start = threadMicroseconds()
     let outcome = kernel.move(source, to: destination.start)
     let spent = threadMicroseconds() - start
-    if let error = outcome.error { throw CalibrationError("the kernel refused to move a hugepage: errno \(error.code)") }
+    if let error = outcome.error { throw CalibrationError("the kernel refused a move: errno \(error.code)") }
     return spent
   }
 

@@ -25,6 +25,8 @@ struct ObservedHeap: ~Copyable {
     options.strategy = StrategyChoice(.dontneed)
     options.firstArenaBytes = 64 << 21
     options.effectSamplePeriod = 0
+    // The model knows free memory by its address. What moves is no matter of a policy's.
+    options.movesBlocks = false
     heap = try PageHeapCore(kernel: kernel, options: options)
     random = SeededGenerator(seed: seed)
     kernel.faults.startRecording()
