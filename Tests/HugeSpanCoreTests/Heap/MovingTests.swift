@@ -288,7 +288,8 @@ struct MovedHugepagesOfTheRealKernel {
     #expect(heap.core.statistics().blocksMoved > 0)
   }
 
-  @Test func areNotTakenFromLockedMemory() throws {
+  @Test(.enabled(if: !hasAddressSanitizer, "the address sanitizer lets nobody lock memory"))
+  func areNotTakenFromLockedMemory() throws {
     let range = try realKernel.reserve(byteCount: 2 * blockBytes, alignment: blockBytes)
     defer { realKernel.unreserve(range) }
     try realKernel.commit(range)
