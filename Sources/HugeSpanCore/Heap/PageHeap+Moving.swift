@@ -24,6 +24,11 @@ private struct BlockMove {
   var destinationAddress: UInt
 }
 
+/// What an empty block has for a mapping after it was to be mapped anew: a new one, one that is not committed, or what it had.
+private enum BlockMapping {
+  case new, reserved, old
+}
+
 /// Where the search for the moves of one round is.
 private struct MoveSearch {
   /// Number of the block in its arena that is looked at next, and the free hugepage that is.
@@ -106,31 +111,37 @@ extension PageHeapCore {
     let advisesHugePages = advisesHugePages
     while examined < blocks && state.pointee.displacedBlocks > Self.fewDisplacedBlocks {
       examined += 1
+      if examined % Self.blocksPerStretch == 0 {
+        lock.unlock()
+        lock.lock()
+      }
       guard let block = state.pointee.next(&state.pointee.displacedCursor) else { return }
       if !block.pointee.isDisplaced || block.pointee.kind != .absent || block.isDecommitted { continue }
       let range = AddressRange(start: state.pointee.address(of: block), byteCount: bytesPerBlock)
       state.pointee.sendEmpty(block)
       lock.unlock()
-      let isCommitted = renewMapping(range, advisesHugePages: advisesHugePages)
+      let mapping = renewMapping(range, advisesHugePages: advisesHugePages)
       lock.lock()
       state.pointee.bookEmpty(block)
+      // At the limit of mappings not even this can be had.
+      if mapping == .old { return }
       state.pointee.setDisplaced(block, false)
       // Whoever wants it tries again.
-      if !isCommitted { state.pointee.markDecommitted(block) }
+      if mapping == .reserved { state.pointee.markDecommitted(block) }
     }
   }
 
-  /// Maps an empty block anew. False if it is not committed now.
-  private func renewMapping(_ range: AddressRange, advisesHugePages: Bool) -> Bool {
+  /// Maps an empty block anew.
+  private func renewMapping(_ range: AddressRange, advisesHugePages: Bool) -> BlockMapping {
     let isGone = withUnsafePointer(to: range) {
       kernel.advise(.decommit, UnsafeBufferPointer(start: $0, count: 1)).error == nil
     }
-    if !isGone { return true }
-    do throws(KernelError) { try kernel.commit(range) } catch { return false }
+    if !isGone { return .old }
+    do throws(KernelError) { try kernel.commit(range) } catch { return .reserved }
     if advisesHugePages {
       _ = withUnsafePointer(to: range) { kernel.advise(.hugepage, UnsafeBufferPointer(start: $0, count: 1)) }
     }
-    return true
+    return .new
   }
 }
 

@@ -195,6 +195,21 @@ private func spread<K: Kernel>(
     #expect(kernel.hugeBytes == 1200 * blockBytes && kernel.violations == [])
   }
 
+  @Test func areKeptIfTheKernelHasNoOthers() throws {
+    let kernel = FaultInjectingKernel(ModelKernel())
+    let heap = try PageHeapCore(kernel: kernel, options: options(.immediate))
+    try displace(heap)
+    kernel.faults.fail(.advise(.decommit), with: .outOfMemory)
+    _ = heap.tick(at: 2_000_000_000, processCPU: 0)
+    heap.checkInvariants()
+    #expect(heap.statistics().displacedBlocks == 1200 && heap.statistics().decommittedBlocks == 0)
+    // One refusal ends it for this tick.
+    #expect(kernel.faults.count(of: .advise(.decommit)) == 1)
+    kernel.faults.clear()
+    _ = heap.tick(at: 3_000_000_000, processCPU: 0)
+    #expect(heap.statistics().displacedBlocks == 16 && kernel.base.violations == [])
+  }
+
   @Test func staysDecommittedIfItCannotBeRenewed() throws {
     let kernel = FaultInjectingKernel(ModelKernel())
     let heap = try PageHeapCore(kernel: kernel, options: options(.immediate))
