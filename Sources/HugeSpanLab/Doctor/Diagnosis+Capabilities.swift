@@ -54,6 +54,18 @@ extension Diagnosis {
           "a broken hugepage stays broken until khugepaged comes by",
           advice: rights.mayCollapse ? "Linux 6.1 or later" : nil))
     }
+    if able.contains(.move) {
+      add(
+        Finding(
+          "tried.move", "tried: move a hugepage", "yes", .fine,
+          "a span of several blocks gets free hugepages from anywhere in the heap"))
+    } else {
+      add(
+        Finding(
+          "tried.move", "tried: move a hugepage", "no", .note,
+          "a span of several blocks is faulted in where free hugepages lie apart",
+          advice: isHuge ? "Linux 5.7 or later" : nil))
+    }
   }
 
   private mutating func judgeStrategy(_ name: String, _ kind: StrategyKind, _ able: KernelCapabilities) {
