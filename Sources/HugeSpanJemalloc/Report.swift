@@ -164,6 +164,8 @@ private func statistics(_ json: inout JSONText) {
   json.field("splits", UInt64(now.splits))
   json.field("cures", UInt64(now.cures))
   json.field("collapses", UInt64(now.collapses))
+  json.field("blocksMoved", UInt64(now.blocksMoved))
+  json.field("displacedBlocks", UInt64(now.displacedBlocks))
   json.field("rebuiltBlocks", UInt64(now.rebuiltBlocks))
   json.field("lostBlocks", UInt64(now.lostBlocks))
   json.field("reinflatedBlocks", UInt64(now.reinflatedBlocks))

@@ -38,7 +38,8 @@ class _Report:
             "longestReleaseSeconds": now["longest_release_nanoseconds"] / 1e9,
         }
         same = """metadata_bytes blocks allocations frees pages_released pages_refaulted lazy_pages_reused splits cures
-            collapses rebuilt_blocks lost_blocks reinflated_blocks release_calls release_ranges release_failures ticks"""
+            collapses blocks_moved displaced_blocks rebuilt_blocks lost_blocks reinflated_blocks
+            release_calls release_ranges release_failures ticks"""
         heap.update((_camel(name), now[name]) for name in same.split())
         residency = known and {
             "residentBytes": known["resident_bytes"],
